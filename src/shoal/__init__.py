@@ -1,0 +1,3 @@
+"""shoal: many GPU nodes, one endpoint."""
+
+__version__ = "0.1.0"

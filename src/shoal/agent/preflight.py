@@ -1,0 +1,81 @@
+"""BANNER, PREFLIGHT and CLEAN: say what was set, look at the machine, remove what an earlier run of ours left."""
+
+import shutil
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from shoal.errors import CommandFailed, PreconditionFailed
+from shoal.facts import gpu, rdma
+from shoal.host.base import Host
+from shoal.log import MASK, EventLog, is_secret
+from shoal.spec.env import TABLE, AgentSettings
+
+# Variables of others that shape what happens here, by prefix.
+SHOWN = ("NCCL_", "GLOO_", "UCX_", "CUDA_VISIBLE", "NVIDIA_VISIBLE", "RAY_", "VLLM_", "HF_", "OMP_")
+OURS = ".shoal"
+
+
+def banner(log: EventLog, env: Mapping[str, str]) -> None:
+    """Every setting with its origin, secrets masked."""
+    table = {row.name: row for row in TABLE if row.reader in {"agent", "both"}}
+    for name, row in table.items():
+        value = env.get(name, "")
+        if value or row.default:
+            log("banner", f"{name}={value or row.default} ({'set' if value else 'default'})")
+    for name in sorted(env):
+        if name.startswith(SHOWN) and name not in table:
+            log("banner", f"{name}={MASK if is_secret(name) else env[name]} (set)")
+
+
+def look(log: EventLog, host: Host) -> int:
+    """Say which GPUs and RDMA devices are present; returns the number of GPUs.
+
+    Raises:
+        PreconditionFailed: there is a driver and it does not answer.
+    """
+    try:
+        gpus = gpu.read(host)
+    except CommandFailed as error:
+        raise PreconditionFailed(str(error), why=error.why, fix="nvidia-smi   # then mend the driver") from error
+    if gpus is None:
+        log("preflight", "no GPU: nvidia-smi is not installed")
+    else:
+        log("preflight", f"{len(gpus)} GPU(s): " + (", ".join(item.name for item in gpus) or "none seen by the driver"))
+    hcas = rdma.read(host)
+    words = ", ".join(f"{hca.device} {hca.state} ({hca.link_layer})" for hca in hcas)
+    log("preflight", f"RDMA: {words}" if hcas else "no RDMA device in /sys/class/infiniband")
+    return len(gpus or ())
+
+
+def address_is_local(address: str) -> bool:
+    """Whether this machine has the address now: the kernel lets us bind a socket to it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def clean(log: EventLog, settings: AgentSettings) -> None:
+    """Remove the sessions of an earlier Ray of ours; a folder that somebody else made is left as it is."""
+    folder = Path(settings.temp_dir)
+    if not folder.exists():
+        folder.mkdir(parents=True, mode=0o700)
+        (folder / OURS).touch()
+        return
+    if not (folder / OURS).exists():
+        if any(folder.iterdir()):
+            log("clean", f"{folder} was made by somebody else: nothing removed", level="warn")
+            return
+        (folder / OURS).touch()
+    # A head refuses to start while this file names it (Ray takes it for a head that still runs).
+    (folder / "ray_current_cluster").unlink(missing_ok=True)
+    for session in sorted(folder.glob("session_*")):
+        if session.is_symlink():
+            session.unlink()
+        else:
+            shutil.rmtree(session, ignore_errors=True)
+        log("clean", f"removed {session.name} of an earlier run")

@@ -1,0 +1,157 @@
+"""Child processes of agent and supervisor: started so that they die with us, ended with all their descendants."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+# Ids of children whose exit codes are collected by their Child.
+_OWN: set[int] = set()
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def become_subreaper() -> None:
+    """Adopt the orphans of our children: a raylet's workers survive it, and we must still be able to end them."""
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _die_with_parent() -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+class Child:
+    """One running program with its log file."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path, offset: int) -> None:
+        self._process = process
+        self.log = log
+        self.offset = offset
+
+    @classmethod
+    def start(cls, argv: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path | None = None) -> "Child":
+        """Start a program in a session of its own; its output is appended to ``log``."""
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                tuple(argv),
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 (the agent has one thread when it starts children)
+            )
+            _OWN.add(process.pid)
+            return cls(process, log, out.tell())
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """Exit code; None while it runs."""
+        return self._process.poll()
+
+    def output(self, limit: int = 20_000) -> str:
+        """What this child has printed so far, at most the last ``limit`` bytes."""
+        try:
+            with self.log.open("rb") as file:
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(self.offset, end - limit))
+                return file.read().decode("utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    def read_from(self, position: int) -> tuple[str, int]:
+        """Whole lines that were printed after byte ``position``, and where they end."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(position)
+                data = file.read(1 << 20)
+        except OSError:
+            return "", position
+        end = data.rfind(b"\n") + 1
+        return data[:end].decode("utf-8", errors="replace"), position + end
+
+    async def wait(self, seconds: float) -> int | None:
+        """The exit code, or None where it still runs after ``seconds``."""
+        for _ in range(int(seconds / 0.05) + 1):
+            if self.code is not None:
+                break
+            await asyncio.sleep(0.05)
+        return self.code
+
+    async def stop(self, grace: float) -> None:
+        """TERM, wait ``grace`` seconds, KILL; then the same for every descendant that is left."""
+        family = descendants(self.pid)
+        if self.code is None:
+            _signal(self.pid, signal.SIGTERM)
+            await self.wait(grace)
+        if self.code is None:
+            family += descendants(self.pid)
+            _signal(self.pid, signal.SIGKILL)
+            await self.wait(5)
+        await end_all(family, grace=1.0)
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """All processes below ``pid``."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+async def end_all(processes: Sequence[psutil.Process], *, grace: float) -> list[psutil.Process]:
+    """TERM, then KILL after ``grace`` seconds; returns those that are still there. Reused ids are never hit."""
+    alive = [process for process in processes if process.is_running()]
+    for process in alive:
+        _terminate(process)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, alive, timeout=grace)
+    for process in alive:
+        _kill(process)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, alive, timeout=5)
+    return alive
+
+
+def _terminate(process: psutil.Process) -> None:
+    try:
+        process.terminate()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def reap_orphans() -> None:
+    """Collect adopted processes that have ended, so that none stays as a zombie. Never touches our own children."""
+    for process in psutil.Process().children():
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE and process.pid not in _OWN:
+                os.waitpid(process.pid, os.WNOHANG)
+        except (psutil.NoSuchProcess, ChildProcessError):
+            continue

@@ -1,0 +1,15 @@
+"""VERIFY: is this node in the GCS node table, alive, with its own address and its GPUs? Pure."""
+
+from shoal.facts.ray import RayTable
+
+
+def judge(table: RayTable, address: str, gpus: int) -> tuple[str | None, str]:
+    """The node's Ray id and "", or None and the reason why it is not as it should be."""
+    row = table.alive_at(address)
+    if row is None:
+        others = ", ".join(sorted({node.address for node in table.nodes if node.alive})) or "none"
+        return None, f"the GCS has no live node at {address}; it has: {others}"
+    offered = row.resources.get("GPU", 0)
+    if offered != gpus:
+        return None, f"the GCS has {address} with {offered:g} GPU(s), expected {gpus}"
+    return row.node_id, ""

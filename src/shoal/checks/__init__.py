@@ -1,0 +1,1 @@
+"""Facts judged: findings with evidence and fix."""

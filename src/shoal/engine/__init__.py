@@ -1,0 +1,1 @@
+"""The engine supervisor: one per cluster, keeps the vLLM server producing tokens."""

@@ -1,0 +1,31 @@
+"""What the agents say of their nodes."""
+
+import asyncio
+from collections.abc import Sequence
+
+import aiohttp
+from pydantic import ValidationError
+
+from shoal.state.status import NodeStatus
+
+PATIENCE = aiohttp.ClientTimeout(total=2.0)
+
+
+async def ask_agents(addresses: Sequence[str], port: int) -> dict[str, NodeStatus | str]:
+    """By address: the agent's status, or the reason why there is none. All are asked at once."""
+    async with aiohttp.ClientSession(timeout=PATIENCE, trust_env=False) as http:
+        answers = await asyncio.gather(*(_ask(http, address, port) for address in addresses))
+    return dict(zip(addresses, answers, strict=True))
+
+
+async def _ask(http: aiohttp.ClientSession, address: str, port: int) -> NodeStatus | str:
+    host = f"[{address}]" if ":" in address else address
+    try:
+        async with http.get(f"http://{host}:{port}/status") as reply:
+            return NodeStatus.model_validate_json(await reply.text())
+    except aiohttp.ClientConnectionError:
+        return "connection refused"
+    except TimeoutError:
+        return f"no answer within {PATIENCE.total:g} s"
+    except (aiohttp.ClientError, ValidationError) as error:
+        return f"an answer that is none: {type(error).__name__}"

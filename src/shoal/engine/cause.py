@@ -1,0 +1,31 @@
+"""The first cause in the log of an engine that ended. Pure; the catalogue of signatures builds on this."""
+
+import re
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+# vLLM's and Ray's line heads: "(EngineCore pid=1) ERROR 11-23 05:31:27 [core.py:1510] ".
+HEAD = re.compile(
+    r"^(?:\([^)]*\)\s*)*(?:ERROR|CRITICAL|WARNING|INFO)?\s*(?:\d\d-\d\d \d\d:\d\d:\d\d)?\s*(?:\[[\w./]+:\d+\])?\s*"
+)
+ERROR = re.compile(r"^(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception|Exit|Interrupt)): (.+)")
+USAGE = re.compile(r"error: (unrecognized arguments: .+|argument .+|the following arguments .+)")
+# Errors that only report that something else failed.
+CASCADE = re.compile(
+    r"EngineDeadError|Engine core initialization failed|EngineCore encountered an issue|See (root cause|stack trace)"
+    r"|TaskPlacementGroupRemoved|ActorDiedError|RayActorError|CancelledError|BrokenPipe|Executor failed"
+)
+
+
+def first_cause(log: str) -> str:
+    """The sentence of the first error that is no consequence of another; empty where no line tells one."""
+    consequence = ""
+    for raw in log.splitlines():
+        line = HEAD.sub("", ANSI.sub("", raw)).strip()
+        if usage := USAGE.search(line):
+            return usage[1]
+        if found := ERROR.match(line):
+            text = f"{found[1]}: {found[2]}"
+            if not CASCADE.search(text):
+                return text[:400]
+            consequence = consequence or text[:400]
+    return consequence

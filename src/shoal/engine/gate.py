@@ -1,0 +1,51 @@
+"""The gate: nothing loads weights before every expected node is there, whole and alike. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from shoal.state.status import NodeState, NodeStatus
+
+SAME = ("python", "ray", "vllm", "torch", "nccl")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the gate opens, and if not, who keeps it shut. ``final`` faults do not mend by waiting."""
+
+    open: bool
+    missing: tuple[str, ...] = ()
+    different: tuple[str, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """One sentence about who is missing or different; empty where the gate is open."""
+        return "; ".join((*self.missing, *self.different))
+
+
+def judge(expected: Sequence[tuple[str, int]], answers: Mapping[str, NodeStatus | str]) -> Verdict:
+    """The verdict on expected ``(address, gpus)``, given each agent's status or the reason why it has none."""
+    missing = tuple(text for address, gpus in expected if (text := _missing(address, gpus, answers.get(address))))
+    present = [answer for answer in answers.values() if isinstance(answer, NodeStatus)]
+    different = tuple(_differences(present))
+    return Verdict(not missing and not different, missing, different)
+
+
+def _missing(address: str, gpus: int, answer: NodeStatus | str | None) -> str:
+    if not isinstance(answer, NodeStatus):
+        return f"{address}: its agent does not answer ({answer or 'not asked yet'})"
+    if answer.state is not NodeState.UP:
+        return f"{answer.name} ({address}) is {answer.state.value}" + (f": {answer.detail}" if answer.detail else "")
+    if answer.gpus != gpus:
+        return f"{answer.name} ({address}) offers {answer.gpus} GPU(s), expected {gpus}"
+    return ""
+
+
+def _differences(nodes: Sequence[NodeStatus]) -> list[str]:
+    out = []
+    for field in SAME:
+        values = {node.name: getattr(node.versions, field, None) for node in nodes}
+        if len(set(values.values())) > 1:
+            out.append(f"{field} differs: " + ", ".join(f"{name} has {value}" for name, value in values.items()))
+    addresses = [node.address for node in nodes]
+    doubled = sorted({address for address in addresses if addresses.count(address) > 1})
+    return out + [f"several nodes have the address {address}" for address in doubled]

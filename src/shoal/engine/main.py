@@ -1,0 +1,66 @@
+"""The supervisor as a program: settings from the environment, an endpoint, signals."""
+
+import asyncio
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from shoal.agent.endpoint import Endpoint, bind
+from shoal.agent.main import EX_CONFIG, open_log
+from shoal.agent.supervise import become_subreaper
+from shoal.engine.app import engine_app
+from shoal.engine.client import EngineClient
+from shoal.engine.launch import Request, read_request
+from shoal.engine.supervisor import Supervisor
+from shoal.errors import ConfigError, ShoalError
+from shoal.log import EventLog
+from shoal.spec.env import ServeSettings, serve_settings
+
+
+async def serve(settings: ServeSettings, request: Request, key: str, env: Mapping[str, str], log: EventLog) -> int:
+    """Run the supervisor until SIGTERM; returns the exit code."""
+    become_subreaper()
+    (Path(settings.state_dir) / "logs").mkdir(parents=True, exist_ok=True)
+    async with EngineClient(request.endpoint, key, request.model) as client:
+        supervisor = Supervisor(settings, request, client, env, log)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, supervisor.stop.set)
+        endpoint = Endpoint(engine_app(supervisor.status), [bind(settings.address, settings.serve_port)])
+        endpoint.start()
+        try:
+            return await supervisor.run()
+        finally:
+            await endpoint.stop()
+
+
+def read_key(path: str) -> str:
+    """The API key in a file.
+
+    Raises:
+        ConfigError: there is none: an endpoint without a key is never started.
+    """
+    try:
+        key = Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"SHOAL_API_KEY_FILE={path!r} cannot be read", why=str(error)) from error
+    if not key:
+        raise ConfigError(f"SHOAL_API_KEY_FILE={path!r} is empty")
+    return key
+
+
+def main(env: Mapping[str, str]) -> int:
+    """Run the supervisor; returns the exit code (78: malformed settings, do not restart)."""
+    try:
+        settings = serve_settings(env)
+        request = read_request(settings.engine_plan)
+        key = read_key(settings.api_key_file)
+    except ConfigError as error:
+        open_log(env.get("SHOAL_LOG", ""))("config", str(error).replace("\n", "; "), level="error")
+        return EX_CONFIG
+    log = open_log(settings.log)
+    try:
+        return asyncio.run(serve(settings, request, key, env, log))
+    except ShoalError as error:
+        log("failed", str(error).replace("\n", "; "), level="error")
+        return 1

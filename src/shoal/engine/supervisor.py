@@ -1,0 +1,249 @@
+"""The engine supervisor: gate, launch, first token, watch, restart. ``gate``, ``watch`` and ``policy`` decide."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shoal.agent.supervise import Child, reap_orphans
+from shoal.engine import gate, launch, phases, policy
+from shoal.engine.agents import ask_agents
+from shoal.engine.cause import first_cause
+from shoal.engine.client import EngineClient
+from shoal.engine.watch import FRESH, PROBE_EVERY, Tokens
+from shoal.log import EventLog
+from shoal.spec.env import ServeSettings
+from shoal.state.status import EngineState, EngineStatus, NodeState, NodeStatus
+
+PROBE_SECONDS = 10.0
+QUICK_PROBE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class View:
+    """What the supervisor tells of the engine."""
+
+    state: EngineState = EngineState.WAITING
+    detail: str = ""
+    restarts: int = 0
+
+
+class Supervisor:
+    """Keeps one vLLM server producing tokens."""
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        request: launch.Request,
+        client: EngineClient,
+        env: Mapping[str, str],
+        log: EventLog,
+    ) -> None:
+        self._settings = settings
+        self._request = request
+        self._client = client
+        self._env = dict(env)
+        self._log = log
+        self._folder = Path(settings.state_dir)
+        self._probing = asyncio.Lock()
+        self._nodes: dict[str, NodeStatus | str] = {}
+        self._child: Child | None = None
+        self._read_to = 0
+        self._timeline = phases.Timeline(phases.GATE, time.monotonic())
+        self._tokens = Tokens()
+        self.view = View()
+        self.stop = asyncio.Event()
+
+    async def run(self) -> int:
+        """Live until told to stop; returns the exit code."""
+        try:
+            await self._live()
+        finally:
+            self._show(EngineState.STOPPING, "stopping")
+            await self._end_child()
+        return 0
+
+    async def _live(self) -> None:
+        ends: tuple[float, ...] = ()
+        while not self.stop.is_set():
+            self._timeline = phases.Timeline(phases.GATE, time.monotonic())
+            self._tokens = Tokens()
+            verdict = await self._gate()
+            if not verdict.open:
+                return await self._hold(f"the gate stayed shut for {self._settings.join_timeout:g} s: {verdict.reason}")
+            why = await self._serve()
+            if self.stop.is_set():
+                return None
+            was_ready = self._tokens.last is not None
+            decision = policy.after_exit(ends, time.monotonic(), was_ready=was_ready, budget=self._settings.restarts)
+            if isinstance(decision, policy.GiveUp):
+                return await self._hold(f"{why} ({decision.why})")
+            ends = (*ends, time.monotonic())
+            self.view = replace(self.view, restarts=self.view.restarts + 1)
+            self._show(EngineState.RESTARTING, f"{why}; starting again in {decision.delay:g} s")
+            await self._sleep(decision.delay)
+        return None
+
+    async def _hold(self, why: str) -> None:
+        """Stay down and tell why until somebody acts: an exit would only be restarted into the same fault."""
+        self._show(EngineState.FAILED, why)
+        await self.stop.wait()
+
+    async def _gate(self) -> gate.Verdict:
+        self._show(EngineState.WAITING, "waiting for the nodes")
+        end = time.monotonic() + self._settings.join_timeout
+        verdict = gate.Verdict(open=False)
+        while not self.stop.is_set() and time.monotonic() < end:
+            await self._ask_agents()
+            verdict = gate.judge(self._settings.expect, self._nodes)
+            if verdict.open:
+                self._log("gate", f"open: {len(self._nodes)} node(s), all as expected")
+                break
+            self.view = replace(self.view, detail=verdict.reason)
+            if any(isinstance(node, NodeStatus) and node.state is NodeState.FAILED for node in self._nodes.values()):
+                break
+            await self._sleep(0.2)
+        return verdict
+
+    async def _ask_agents(self) -> None:
+        addresses = [address for address, _ in self._settings.expect]
+        self._nodes = await ask_agents(addresses, self._settings.agent_port)
+
+    async def _serve(self) -> str:
+        """Start the server, wait for its first token, watch it until it ends; returns why it ended."""
+        self._start_child()
+        self._enter(phases.PLACEMENT)
+        self._show(EngineState.STARTING, "starting vLLM")
+        while self._running():
+            await self._follow()
+            if self._timeline.phase == phases.FIRST_TOKEN and await self._client.one_token(PROBE_SECONDS):
+                self._first_token()
+                await self._watch()
+                break
+            await self._sleep(0.2)
+        why = self._ending()
+        await self._end_child()
+        return why
+
+    def _start_child(self) -> None:
+        env = launch.environment(self._env, self._request, self._settings.address)
+        config = Path(env.get("VLLM_CONFIG_ROOT", str(self._folder / "vllm-config")))
+        config.mkdir(parents=True, exist_ok=True)
+        (config / "ray_non_carry_over_env_vars.json").write_text(launch.not_carried(env), encoding="utf-8")
+        log = self._folder / "logs" / "vllm.log"
+        argv = launch.argv(sys.executable, self._request)
+        self._child = Child.start(argv, env=env, log=log, cwd=config)
+        self._read_to = self._child.offset
+        self._log("launch", " ".join(argv[2:]))
+
+    def _running(self) -> bool:
+        return self._child is not None and self._child.code is None and not self.stop.is_set()
+
+    async def _follow(self) -> None:
+        """Read on in the engine's log and move the timeline."""
+        if self._child is None:
+            return
+        text, self._read_to = self._child.read_from(self._read_to)
+        for line in text.splitlines():
+            if phase := phases.begins(line):
+                self._enter(phase)
+        if not await self._all_up():
+            self.view = replace(self.view, detail=gate.judge(self._settings.expect, self._nodes).reason)
+
+    def _enter(self, phase: str) -> None:
+        after = self._timeline.enter(phase, time.monotonic())
+        if after is not self._timeline:
+            self._timeline = after
+            self._log("phase", phase)
+
+    def _first_token(self) -> None:
+        now = time.monotonic()
+        self._timeline = self._timeline.finish(now)
+        self._tokens = self._tokens.probed(produced=True, now=now)
+        took = ", ".join(f"{name} {value:g} s" for name, value in self._timeline.seconds(now).items())
+        self._show(EngineState.READY, "")
+        self._log("ready", f"a token was produced ({took})")
+
+    async def _watch(self) -> None:
+        while self._running():
+            await self._sleep(1.0)
+            await self.refresh(PROBE_EVERY, PROBE_SECONDS)
+            reap_orphans()
+
+    async def refresh(self, older_than: float, patience: float) -> None:
+        """Look for a token where none was seen for ``older_than`` seconds, and at every node."""
+        if self.view.state not in {EngineState.READY, EngineState.UNREADY} or not self._running():
+            return
+        async with self._probing:
+            whole = await self._all_up()
+            await self._look_for_token(older_than, patience)
+        if not self._running():
+            self._show(EngineState.UNREADY, "the server has ended")
+        elif not whole:
+            self._show(EngineState.UNREADY, gate.judge(self._settings.expect, self._nodes).reason)
+        elif not self._tokens.producing:
+            self._show(EngineState.UNREADY, f"no token within {patience:g} s")
+        else:
+            self._show(EngineState.READY, "")
+
+    async def _look_for_token(self, older_than: float, patience: float) -> None:
+        now = time.monotonic()
+        self._tokens = self._tokens.counted(await self._client.generated_tokens(patience), now)
+        if not self._tokens.stale(now, older_than) and self._tokens.producing:
+            return
+        produced = await self._client.one_token(patience)
+        self._tokens = self._tokens.probed(produced=produced, now=time.monotonic())
+        if not produced:
+            # A full queue is no wedge: other requests' tokens count as well.
+            counter = await self._client.generated_tokens(1.0)
+            self._tokens = self._tokens.counted(counter, time.monotonic())
+
+    async def _all_up(self) -> bool:
+        await self._ask_agents()
+        return gate.judge(self._settings.expect, self._nodes).open
+
+    def _ending(self) -> str:
+        if self._child is None or self.stop.is_set():
+            return "stopped"
+        output = self._child.output(400_000)
+        lines = [line for line in output.splitlines() if line.strip()]
+        cause = first_cause(output) or (lines[-1].strip()[:300] if lines else "it said nothing")
+        # vLLM ends with code 0 on engine death as on a clean stop: the code is told, it decides nothing.
+        return f"vLLM ended (code {self._child.code}): {cause}"
+
+    async def _end_child(self) -> None:
+        if self._child is not None:
+            await self._child.stop(15.0)
+            self._child = None
+
+    def _show(self, state: EngineState, detail: str) -> None:
+        if (state, detail) == (self.view.state, self.view.detail):
+            return
+        if state is not self.view.state:
+            bad = state in {EngineState.FAILED, EngineState.UNREADY, EngineState.RESTARTING}
+            self._log(state.value, detail or "tokens are produced", level="warn" if bad else "info")
+        self.view = replace(self.view, state=state, detail=detail)
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self.stop.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def status(self) -> EngineStatus:
+        """The engine now. Where no token was seen for two seconds, one is asked for before ``ready`` is said."""
+        await self.refresh(FRESH, QUICK_PROBE_SECONDS)
+        now = time.monotonic()
+        age = self._tokens.age(now)
+        return EngineStatus(
+            state=self.view.state,
+            model=self._request.model,
+            phase=self._timeline.phase,
+            phases=self._timeline.seconds(now),
+            last_token_age_s=None if age is None else round(age, 1),
+            detail=self.view.detail,
+            restarts=self.view.restarts,
+            pid=self._child.pid if self._child else None,
+        )

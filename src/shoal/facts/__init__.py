@@ -1,0 +1,1 @@
+"""Things read: a command or path, a pure parser, a frozen value."""

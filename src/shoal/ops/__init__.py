@@ -1,0 +1,1 @@
+"""Work done from the operator's chair: up, down, status, ask."""

@@ -1,0 +1,65 @@
+"""The cluster as it is now: every agent and the supervisor asked at once, one document out."""
+
+import asyncio
+
+import aiohttp
+from pydantic import ValidationError
+
+from shoal.engine.agents import ask_agents
+from shoal.state.run import NodeRecord, RunRecord
+from shoal.state.status import (
+    ClusterState,
+    ClusterStatus,
+    EngineState,
+    EngineStatus,
+    NodeState,
+    NodeStatus,
+    judge,
+)
+
+# Longer than the supervisor's own quick probe: it answers "no token", rather than not at all.
+PATIENCE = aiohttp.ClientTimeout(total=8.0)
+
+
+def snapshot(run: RunRecord | None, cluster: str = "local") -> ClusterStatus:
+    """The status of the run, or of the cluster that is down."""
+    if run is None:
+        return ClusterStatus(cluster=cluster, state=ClusterState.DOWN)
+    nodes, engine = asyncio.run(_gather(run))
+    return ClusterStatus(
+        cluster=run.cluster,
+        state=judge(nodes, engine),
+        endpoint=run.endpoint,
+        api_key_file=run.api_key_file,
+        nodes=nodes,
+        engine=engine,
+    )
+
+
+async def _gather(run: RunRecord) -> tuple[tuple[NodeStatus, ...], EngineStatus]:
+    port = int(run.nodes[0].agent_url.rpartition(":")[2])
+    answers, engine = await asyncio.gather(ask_agents([node.address for node in run.nodes], port), _ask_engine(run))
+    return tuple(_node(node, answers[node.address]) for node in run.nodes), engine
+
+
+def _node(node: NodeRecord, answer: NodeStatus | str) -> NodeStatus:
+    if isinstance(answer, NodeStatus):
+        return answer
+    return NodeStatus(
+        name=node.name,
+        role="head" if node.role == "head" else "worker",
+        address=node.address,
+        state=NodeState.LOST,
+        detail=f"its agent: {answer}",
+        gpus=node.gpus,
+    )
+
+
+async def _ask_engine(run: RunRecord) -> EngineStatus:
+    url = f"{run.serve_url}/status"
+    try:
+        async with aiohttp.ClientSession(timeout=PATIENCE, trust_env=False) as http, http.get(url) as reply:
+            return EngineStatus.model_validate_json(await reply.text())
+    except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
+        why = f"its supervisor does not answer: {error or type(error).__name__}"
+        return EngineStatus(state=EngineState.UNREADY, model=run.model, detail=why)

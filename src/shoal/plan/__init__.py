@@ -1,0 +1,1 @@
+"""Decisions, pure: specification and facts in, plan with reasons out."""

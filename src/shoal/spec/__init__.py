@@ -1,0 +1,1 @@
+"""What the user wrote: environment, registry and folders, as typed values."""

@@ -1,0 +1,125 @@
+"""What is known of a cluster at one moment: the document behind ``shoal status --json``.
+
+Version :data:`SCHEMA_VERSION` is part of every document. Adding an optional field keeps the version; removing a field
+or changing a meaning raises it.
+"""
+
+from enum import StrEnum
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION: Final = 1
+
+
+class NodeState(StrEnum):
+    """Where a node stands, as its agent says; ``lost`` is said of an agent that does not answer."""
+
+    STARTING = "starting"
+    WAITING = "waiting"
+    JOINING = "joining"
+    UP = "up"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+class EngineState(StrEnum):
+    """Where the engine stands. Only ``ready`` means that a token can be produced now."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    READY = "ready"
+    UNREADY = "unready"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class ClusterState(StrEnum):
+    """Where the cluster stands as a whole."""
+
+    DOWN = "down"
+    STARTING = "starting"
+    READY = "ready"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+    STOPPING = "stopping"
+
+
+class Document(BaseModel):
+    """Base of all parts: immutable, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Versions(Document):
+    """Versions that must agree across nodes; None where it is not installed."""
+
+    shoal: str
+    python: str
+    ray: str | None = None
+    vllm: str | None = None
+    torch: str | None = None
+    nccl: str | None = Field(None, description="NCCL's version; None on CPU builds of torch")
+
+
+class NodeStatus(Document):
+    """One node, as its agent reports it at ``/status``."""
+
+    name: str
+    role: Literal["head", "worker"]
+    address: str = Field(description="the node's fabric address, also its Ray node address")
+    state: NodeState
+    stage: str = Field("", description="the agent's stage, such as WAIT_HEAD")
+    detail: str = Field("", description="one sentence: what it waits for, or why it failed")
+    gpus: int = Field(0, description="GPUs offered to Ray; logical ones where there is no GPU")
+    versions: Versions | None = None
+    ray_node_id: str | None = None
+    pid: int | None = Field(None, description="process id of the agent")
+    restarts: int = 0
+
+
+class EngineStatus(Document):
+    """The engine, as its supervisor reports it at ``/status``."""
+
+    state: EngineState
+    model: str
+    executor: Literal["ray"] = "ray"
+    phase: str = Field("", description="the phase it is in: gate, placement, weights, compile, warm-up, first token")
+    phases: dict[str, float] = Field(default_factory=dict, description="seconds spent in each phase of this start")
+    last_token_age_s: float | None = Field(None, description="seconds since the last token; None before the first")
+    detail: str = Field("", description="one sentence: what it waits for, or why it failed")
+    restarts: int = 0
+    pid: int | None = Field(None, description="process id of the API server")
+
+
+class ClusterStatus(Document):
+    """The whole cluster."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    cluster: str = Field(description="the cluster's name; `local` for `shoal up --local`")
+    state: ClusterState = Field(description="`ready` only while a token can be produced")
+    endpoint: str | None = Field(None, description="base URL of the OpenAI-compatible API")
+    api_key_file: str | None = Field(None, description="file that holds the API key")
+    nodes: tuple[NodeStatus, ...] = ()
+    engine: EngineStatus | None = None
+
+
+def judge(nodes: tuple[NodeStatus, ...], engine: EngineStatus | None) -> ClusterState:
+    """The state of the whole from the states of its parts. Never ``ready`` unless every part says so."""
+    if engine is None:
+        return ClusterState.DEGRADED if nodes else ClusterState.DOWN
+    if engine.state in {EngineState.STOPPING, EngineState.STOPPED}:
+        return ClusterState.STOPPING
+    if engine.state is EngineState.FAILED or any(node.state is NodeState.FAILED for node in nodes):
+        return ClusterState.FAILED
+    if engine.state is EngineState.READY:
+        whole = all(node.state is NodeState.UP for node in nodes)
+        return ClusterState.READY if whole else ClusterState.DEGRADED
+    starting = {EngineState.WAITING, EngineState.STARTING}
+    if engine.state in starting and not any(node.state is NodeState.LOST for node in nodes):
+        return ClusterState.STARTING
+    return ClusterState.DEGRADED

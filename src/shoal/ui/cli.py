@@ -1,0 +1,69 @@
+"""The command line. Each verb is a module of ``ui/verbs``, loaded when it is called: ``--help`` stays fast."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from shoal import __version__
+from shoal.errors import ShoalError
+from shoal.ui.fail import show_error
+
+# Verb -> what `shoal --help` says of it. The module of that name in ui/verbs has the command `verb`.
+VERBS = {
+    "up": "Bring a cluster up and ask its model a question.",
+    "status": "Say what runs, and whether a token can be produced now.",
+    "ask": "Ask the model.",
+    "logs": "Show what the nodes and the engine said.",
+    "down": "Take the cluster down and leave nothing behind.",
+    "completion": "Print the completion script for a shell.",
+    "agent": "Run this node's agent (in containers; configured by the environment).",
+    "serve": "Run the engine supervisor (in containers; configured by the environment).",
+}
+EXIT_CODES = """\b
+Exit codes:
+  0  done            1  failed, or not ready      2  wrong call or setting
+  3  host not asked  4  nothing, or one, is up    5  machine not fit: nothing started
+  6  started, did not come up, taken down again   130  interrupted
+"""
+
+
+class Verbs(click.Group):
+    """A group that imports a verb only when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All verbs, in the order in which one meets them."""
+        del ctx
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb; for the help page only its name and sentence."""
+        if cmd_name not in VERBS:
+            return None
+        if ctx.resilient_parsing or "--help" in sys.argv[1:2] or len(sys.argv) == 1:
+            return click.Command(cmd_name, help=VERBS[cmd_name])
+        verb = importlib.import_module(f"shoal.ui.verbs.{cmd_name}").verb
+        return verb if isinstance(verb, click.Command) else None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """The verb named in ``args``; an unknown one fails with the nearest."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            from shoal.spec.nearest import did_you_mean  # noqa: PLC0415 (not needed for a right word)
+
+            raise click.UsageError(f'no verb "{args[0]}"; {did_you_mean(args[0], VERBS)}')
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; a ShoalError becomes text and exit code, here and nowhere else."""
+        try:
+            return super().invoke(ctx)
+        except ShoalError as error:
+            show_error(error)
+            sys.exit(error.exit_code)
+
+
+@click.command(cls=Verbs, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version", "-V", message="shoal %(version)s")
+def main() -> None:
+    """Many GPU nodes, one endpoint: vLLM on Ray, brought up, proven and kept up."""

@@ -1,0 +1,8 @@
+"""``shoal agent``, called with more than that one word."""
+
+import click
+
+
+@click.command("agent")
+def verb() -> None:
+    """Run with no further words; everything is set by the environment (docs/reference/environment.md)."""

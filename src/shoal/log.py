@@ -16,10 +16,10 @@ from typing import Any, Literal, TextIO
 Level = Literal["info", "warn", "error"]
 
 SECRET_NAME = re.compile(
-    r"TOKEN(?!IZ)|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|CREDENTIAL|PRIVATE_KEY", re.IGNORECASE
+    r"(?<!TIK)TOKEN(?!IZ)|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|CREDENTIAL|PRIVATE_KEY", re.IGNORECASE
 )
 # Names that match the pattern and hold no secret: a path, a mode, a number.
-NOT_SECRET = re.compile(r"(_PATH|_FILE|_MODE|_DIR|TOKENS)$|^MAX_", re.IGNORECASE)
+NOT_SECRET = re.compile(r"(_PATH|_FILE|_MODE|_DIR|_THRESHOLD|TOKENS)$|^MAX_|_MAX_TOKENS_", re.IGNORECASE)
 MASK = "********"
 
 
@@ -55,11 +55,14 @@ def redactor(secrets: Iterable[str]) -> Processor:
         if isinstance(value, str):
             for secret in values:
                 value = value.replace(secret, MASK)
+        elif isinstance(value, Mapping):
+            return {key: MASK if is_secret(str(key)) else clean(item) for key, item in value.items()}
+        elif isinstance(value, (list, tuple)):
+            return [clean(item) for item in value]
         return value
 
     def process(event: Event) -> Event:
-        fields = {key: MASK if is_secret(key) else clean(value) for key, value in event.fields.items()}
-        return replace(event, message=clean(event.message), fields=fields)
+        return replace(event, message=clean(event.message), fields=clean(event.fields))
 
     return process
 
@@ -68,7 +71,7 @@ def story_line(event: Event) -> str:
     """The event as one line for people, local time first."""
     clock = time.strftime("%H:%M:%S", time.localtime(event.time))
     mark = {"info": "", "warn": "warning: ", "error": "error: "}[event.level]
-    return f"{clock} {event.name.upper():<10} {mark}{event.message}"
+    return f"{clock} {event.name.upper():<10} {mark}{'; '.join(event.message.splitlines())}"
 
 
 def json_line(event: Event) -> str:

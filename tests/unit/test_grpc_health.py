@@ -15,6 +15,9 @@ SETTINGS = encode_frame(grpc.SETTINGS, 0, 0)
 HEADERS = encode_frame(grpc.HEADERS, grpc.END_HEADERS, 1, b"\x88")
 TRAILERS = encode_frame(grpc.HEADERS, grpc.END_HEADERS | grpc.END_STREAM, 1, b"\x88")
 
+# Each test talks to a server of its own on loopback.
+pytestmark = pytest.mark.enable_socket
+
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 

@@ -19,6 +19,7 @@ from shoal.agent.verify import judge
 from shoal.errors import ConfigError, ShoalError
 from shoal.facts.grpc_health import Health, serving
 from shoal.facts.ray import drain_argv, parse_table, table_argv
+from shoal.facts.ray_logs import read_fault
 from shoal.facts.versions import versions
 from shoal.host.local import LocalHost
 from shoal.log import EventLog, Level, json_line, story_line
@@ -112,7 +113,14 @@ class Agent:
             verify_reason=reason,
             stop_requested=self._stop.is_set(),
             drained=self._drained,
+            ray_fault=self._fault(running=running),
         )
+
+    def _fault(self, *, running: bool) -> str:
+        """What Ray's own processes died of; looked up while it starts and once it has ended."""
+        if self._ray is None or (running and self.state.stage is not Stage.JOIN):
+            return ""
+        return read_fault(Path(self._settings.temp_dir), self._ray.started)
 
     async def _ask_head(self) -> Health:
         address, _, port = self._settings.head.rpartition(":")
@@ -178,7 +186,7 @@ class Agent:
     async def _end_children(self) -> None:
         for child in (self._verifier, self._ray):
             if child is not None:
-                await child.stop(8.0)
+                await child.stop(4.0)
         self._ray = self._verifier = None
 
     def _say(self, before: State | None) -> None:

@@ -89,6 +89,12 @@ class Observation:
     verify_reason: str = ""
     stop_requested: bool = False
     drained: bool = False
+    ray_fault: str = ""
+
+    @property
+    def ray_words(self) -> str:
+        """Ray's own words about its end: the fatal line of a process of its, else what ``ray start`` said last."""
+        return self.ray_fault or self.ray_tail or "it said nothing"
 
 
 Step = tuple[State, tuple[Action, ...]]
@@ -136,18 +142,20 @@ def _wait_head(state: State, seen: Observation, rules: Rules) -> Step:
 
 def _join(state: State, seen: Observation, rules: Rules) -> Step:
     if not seen.ray_running:
-        return _again(state, seen, rules, f"ray start ended: {seen.ray_tail or 'it said nothing'}")
+        return _again(state, seen, rules, f"ray start ended: {seen.ray_words}")
+    if seen.ray_fault:
+        # `ray start` goes on asking a dead GCS for 40 s.
+        return _again(state, seen, rules, f"Ray failed: {seen.ray_fault}")
     if seen.raylet_serving and seen.head_serving:
         return _to(state, Stage.VERIFY, seen.now, "in the cluster, checking"), (Action.VERIFY,)
     if seen.now - state.since > rules.join_timeout:
-        why = seen.ray_tail or "it said nothing"
-        return _again(state, seen, rules, f"no raylet within {rules.join_timeout:g} s: {why}")
+        return _again(state, seen, rules, f"no raylet within {rules.join_timeout:g} s: {seen.ray_words}")
     return state, ()
 
 
 def _verify(state: State, seen: Observation, rules: Rules) -> Step:
     if not seen.ray_running:
-        return _again(state, seen, rules, f"Ray ended while it was checked: {seen.ray_tail or 'it said nothing'}")
+        return _again(state, seen, rules, f"Ray ended while it was checked: {seen.ray_words}")
     if seen.verified is None:
         return state, ()
     if seen.verified:
@@ -157,7 +165,7 @@ def _verify(state: State, seen: Observation, rules: Rules) -> Step:
 
 def _up(state: State, seen: Observation, rules: Rules) -> Step:
     if not seen.ray_running:
-        return _again(state, seen, rules, f"Ray ended: {seen.ray_tail or 'it said nothing'}")
+        return _again(state, seen, rules, f"Ray ended: {seen.ray_words}")
     if not rules.is_head and not seen.head_serving:
         misses = state.misses + 1
         if misses >= 3:

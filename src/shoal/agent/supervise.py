@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import psutil
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+LONGEST = 1 << 20
 # Ids of children whose exit codes are collected by their Child.
 _OWN: set[int] = set()
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -36,11 +38,14 @@ class Child:
         self._process = process
         self.log = log
         self.offset = offset
+        self.started = time.time()
 
     @classmethod
     def start(cls, argv: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path | None = None) -> "Child":
         """Start a program in a session of its own; its output is appended to ``log``."""
         with log.open("ab") as out:
+            # Read before the start: the child writes through the same open file and would move it.
+            offset = out.tell()
             process = subprocess.Popen(
                 tuple(argv),
                 env=dict(env),
@@ -52,7 +57,7 @@ class Child:
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 (the agent has one thread when it starts children)
             )
             _OWN.add(process.pid)
-            return cls(process, log, out.tell())
+            return cls(process, log, offset)
 
     @property
     def pid(self) -> int:
@@ -79,10 +84,11 @@ class Child:
         try:
             with self.log.open("rb") as file:
                 file.seek(position)
-                data = file.read(1 << 20)
+                data = file.read(LONGEST)
         except OSError:
             return "", position
-        end = data.rfind(b"\n") + 1
+        # A line longer than that is given in pieces: it must not keep what follows from being read.
+        end = data.rfind(b"\n") + 1 or (LONGEST if len(data) == LONGEST else 0)
         return data[:end].decode("utf-8", errors="replace"), position + end
 
     async def wait(self, seconds: float) -> int | None:
@@ -95,7 +101,7 @@ class Child:
 
     async def stop(self, grace: float) -> None:
         """TERM, wait ``grace`` seconds, KILL; then the same for every descendant that is left."""
-        family = descendants(self.pid)
+        family = descendants(self.pid) if self.code is None else orphans(self.pid)
         if self.code is None:
             _signal(self.pid, signal.SIGTERM)
             await self.wait(grace)
@@ -112,6 +118,20 @@ def descendants(pid: int) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def orphans(leader: int) -> list[psutil.Process]:
+    """What is left of the session of a child that has ended; nothing where its id belongs to another by now."""
+    if psutil.pid_exists(leader):
+        return []
+    return [process for process in psutil.process_iter() if _session(process.pid) == leader]
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 async def end_all(processes: Sequence[psutil.Process], *, grace: float) -> list[psutil.Process]:

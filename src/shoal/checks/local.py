@@ -55,16 +55,27 @@ def memory_suffices(facts: LocalFacts) -> Verdict:
 
 def ports_free(facts: LocalFacts) -> Verdict:
     """Is every port free that something of ours will listen on?"""
-    taken = [
-        f"{address}:{port} ({purpose}) is taken by {other.program}" + (f" (pid {other.pid})" if other.pid else "")
+    clashes = [
+        (address, port, purpose, other)
         for address, port, purpose in facts.plan.listening()
         for other in facts.listeners
         if other.port == port and overlaps(other.address, address)
     ]
-    if not taken:
+    if not clashes:
         return ok(f"{len(facts.plan.listening())} ports")
-    flag = "--port PORT" if any("the API" in line for line in taken) else "--port-base PORT"
-    return fail("; ".join(dict.fromkeys(taken)), f"stop that program, or: shoal up --local {flag}")
+    said = [
+        f"{address}:{port} ({purpose}) is taken by {other.program}" + (f" (pid {other.pid})" if other.pid else "")
+        for address, port, purpose, other in clashes
+    ]
+    flags = dict.fromkeys(_flag(purpose) for _, _, purpose, _ in clashes)
+    return fail("; ".join(dict.fromkeys(said)), f"stop that program, or: shoal up --local {' '.join(flags)}")
+
+
+def _flag(purpose: str) -> str:
+    """The flag that moves this port elsewhere."""
+    if purpose == "the API":
+        return "--port PORT"
+    return "--agent-port PORT" if purpose == "supervisor" or purpose.startswith("agent of") else "--port-base PORT"
 
 
 def addresses_exist(facts: LocalFacts) -> Verdict:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 
 import aiohttp
-from pydantic import ValidationError
 
 from shoal.state.status import NodeStatus
 
@@ -27,5 +26,5 @@ async def _ask(http: aiohttp.ClientSession, address: str, port: int) -> NodeStat
         return "connection refused"
     except TimeoutError:
         return f"no answer within {PATIENCE.total:g} s"
-    except (aiohttp.ClientError, ValidationError) as error:
+    except (aiohttp.ClientError, ValueError) as error:
         return f"an answer that is none: {type(error).__name__}"

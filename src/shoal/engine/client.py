@@ -63,7 +63,7 @@ class EngineClient:
         try:
             async with self._http.post(f"{self._base}/completions", json=body, timeout=_limit(seconds)) as reply:
                 document = await reply.json() if reply.status == 200 else {}
-                return bool(document.get("usage", {}).get("completion_tokens", 0) >= 1)
+                return bool((document.get("usage") or {}).get("completion_tokens", 0) >= 1)
         except (aiohttp.ClientError, TimeoutError, ValueError):
             return False
 
@@ -114,7 +114,12 @@ def stream_piece(line: str) -> Piece | None:
     """
     if not line.startswith("data: ") or line.strip() == "data: [DONE]":
         return None
-    document: dict[str, Any] = json.loads(line[len("data: ") :])
+    try:
+        document: dict[str, Any] = json.loads(line[len("data: ") :])
+    except ValueError as error:
+        raise ShoalError(
+            "the engine broke the answer off", why=f"it sent {line[:100]!r}", fix="shoal status"
+        ) from error
     if "error" in document:
         raise ShoalError("the engine broke the answer off", why=str(document["error"])[:300], fix="shoal status")
     choices = document.get("choices") or [{}]

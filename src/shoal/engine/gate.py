@@ -43,9 +43,10 @@ def _missing(address: str, gpus: int, answer: NodeStatus | str | None) -> str:
 def _differences(nodes: Sequence[NodeStatus]) -> list[str]:
     out = []
     for field in SAME:
-        values = {node.name: getattr(node.versions, field, None) for node in nodes}
-        if len(set(values.values())) > 1:
-            out.append(f"{field} differs: " + ", ".join(f"{name} has {value}" for name, value in values.items()))
+        values = [getattr(node.versions, field, None) for node in nodes]
+        if len(set(values)) > 1:
+            said = (f"{node.name} has {value}" for node, value in zip(nodes, values, strict=True))
+            out.append(f"{field} differs: " + ", ".join(said))
     addresses = [node.address for node in nodes]
     doubled = sorted({address for address in addresses if addresses.count(address) > 1})
     return out + [f"several nodes have the address {address}" for address in doubled]

@@ -10,6 +10,7 @@ from shoal.agent.main import EX_CONFIG, open_log
 from shoal.agent.supervise import become_subreaper
 from shoal.engine.app import engine_app
 from shoal.engine.client import EngineClient
+from shoal.engine.guard import read_key
 from shoal.engine.launch import Request, read_request
 from shoal.engine.supervisor import Supervisor
 from shoal.errors import ConfigError, ShoalError
@@ -34,27 +35,12 @@ async def serve(settings: ServeSettings, request: Request, key: str, env: Mappin
             await endpoint.stop()
 
 
-def read_key(path: str) -> str:
-    """The API key in a file.
-
-    Raises:
-        ConfigError: there is none: an endpoint without a key is never started.
-    """
-    try:
-        key = Path(path).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"SHOAL_API_KEY_FILE={path!r} cannot be read", why=str(error)) from error
-    if not key:
-        raise ConfigError(f"SHOAL_API_KEY_FILE={path!r} is empty")
-    return key
-
-
 def main(env: Mapping[str, str]) -> int:
     """Run the supervisor; returns the exit code (78: malformed settings, do not restart)."""
     try:
         settings = serve_settings(env)
         request = read_request(settings.engine_plan)
-        key = read_key(settings.api_key_file)
+        key = read_key(env).decode()
     except ConfigError as error:
         open_log(env.get("SHOAL_LOG", ""))("config", str(error).replace("\n", "; "), level="error")
         return EX_CONFIG

@@ -12,7 +12,7 @@ from shoal.engine import gate, launch, phases, policy
 from shoal.engine.agents import ask_agents
 from shoal.engine.cause import first_cause
 from shoal.engine.client import EngineClient
-from shoal.engine.watch import FRESH, PROBE_EVERY, Tokens
+from shoal.engine.watch import PROBE_EVERY, Tokens
 from shoal.log import EventLog
 from shoal.spec.env import ServeSettings
 from shoal.state.status import EngineState, EngineStatus, NodeState, NodeStatus
@@ -169,16 +169,16 @@ class Supervisor:
     async def _watch(self) -> None:
         while self._running():
             await self._sleep(1.0)
-            await self.refresh(PROBE_EVERY, PROBE_SECONDS)
+            await self.refresh(time.monotonic() - PROBE_EVERY, PROBE_SECONDS)
             reap_orphans()
 
-    async def refresh(self, older_than: float, patience: float) -> None:
-        """Look for a token where none was seen for ``older_than`` seconds, and at every node."""
+    async def refresh(self, since: float, patience: float) -> None:
+        """Look at every node, and for a token where none was seen after ``since`` (monotonic seconds)."""
         if self.view.state not in {EngineState.READY, EngineState.UNREADY} or not self._running():
             return
         async with self._probing:
             whole = await self._all_up()
-            await self._look_for_token(older_than, patience)
+            await self._look_for_token(since, patience)
         if not self._running():
             self._show(EngineState.UNREADY, "the server has ended")
         elif not whole:
@@ -188,10 +188,10 @@ class Supervisor:
         else:
             self._show(EngineState.READY, "")
 
-    async def _look_for_token(self, older_than: float, patience: float) -> None:
-        now = time.monotonic()
-        self._tokens = self._tokens.counted(await self._client.generated_tokens(patience), now)
-        if not self._tokens.stale(now, older_than) and self._tokens.producing:
+    async def _look_for_token(self, since: float, patience: float) -> None:
+        counter = await self._client.generated_tokens(patience)
+        self._tokens = self._tokens.counted(counter, time.monotonic())
+        if self._tokens.producing_since(since):
             return
         produced = await self._client.one_token(patience)
         self._tokens = self._tokens.probed(produced=produced, now=time.monotonic())
@@ -233,8 +233,8 @@ class Supervisor:
             return
 
     async def status(self) -> EngineStatus:
-        """The engine now. Where no token was seen for two seconds, one is asked for before ``ready`` is said."""
-        await self.refresh(FRESH, QUICK_PROBE_SECONDS)
+        """The engine now: ``ready`` is said of a token that was seen after the question came, asked for if need be."""
+        await self.refresh(time.monotonic(), QUICK_PROBE_SECONDS)
         now = time.monotonic()
         age = self._tokens.age(now)
         return EngineStatus(

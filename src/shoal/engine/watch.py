@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-FRESH = 2.0
 PROBE_EVERY = 10.0
 
 
@@ -29,9 +28,9 @@ class Tokens:
         """Seconds since the last token, None before the first."""
         return None if self.last is None else now - self.last
 
-    def stale(self, now: float, limit: float) -> bool:
-        """Whether no token was seen for ``limit`` seconds."""
-        return self.last is None or now - self.last >= limit
+    def producing_since(self, moment: float) -> bool:
+        """Whether a token was seen after that moment, and no probe has failed since."""
+        return self.producing and self.last is not None and self.last >= moment
 
     @property
     def producing(self) -> bool:

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Container, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 from shoal.errors import TimedOut
@@ -30,10 +32,44 @@ class LocalHost:
         try:
             out, err = child.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as error:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
+            # Its pipes are closed unread: a descendant in a session of its own may hold them open for ever.
+            with child:
+                os.killpg(child.pid, signal.SIGKILL)
             raise TimedOut(f"{self.name}: {' '.join(argv)} did not end within {timeout:g} s") from error
         return Result(argv, child.returncode, _text(out), _text(err)).require(ok, self.name)
+
+    def stream(self, argv: Sequence[str], *, timeout: float, on_line: Callable[[str], None]) -> Result:
+        """Run a command and hand over each line of its output as it comes; any exit code is the caller's to judge.
+
+        Raises:
+            TimedOut: it ran longer than ``timeout`` seconds; its process group was killed.
+        """
+        argv = tuple(argv)
+        with (
+            tempfile.TemporaryFile() as errors,
+            subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+            ) as child,
+        ):
+            lines = []
+            watchdog = threading.Timer(timeout, os.killpg, (child.pid, signal.SIGKILL))
+            began = time.monotonic()
+            watchdog.start()
+            try:
+                for raw in child.stdout or ():
+                    lines.append(_text(raw).rstrip("\n"))
+                    on_line(lines[-1])
+                code = child.wait()
+            except BaseException:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+                raise
+            finally:
+                watchdog.cancel()
+            if code == -signal.SIGKILL and time.monotonic() - began >= timeout:
+                raise TimedOut(f"{self.name}: {' '.join(argv)} did not end within {timeout:g} s")
+            errors.seek(0)
+            return Result(argv, code, "\n".join(lines), _text(errors.read()))
 
     def read(self, path: str) -> str | None:
         """Text of a file, or None."""

@@ -159,8 +159,8 @@ def refuse_unfit(findings: tuple[Finding, ...]) -> None:
     bad = [finding for finding in findings if finding.status is Status.FAIL]
     if bad:
         raise PreconditionFailed(
-            "not started: " + "; ".join(f"not true that {finding.title}" for finding in bad),
-            why="\n     ".join(f"{finding.id}: {finding.evidence}" for finding in bad),
+            "not started: " + "; ".join(finding.evidence for finding in bad),
+            why="needed: " + "; ".join(f"{finding.title} ({finding.id})" for finding in bad),
             fix="\n     ".join(finding.fix for finding in bad),
         )
 
@@ -245,6 +245,10 @@ def _hopeless(record: RunRecord, status: ClusterStatus) -> str:
     if dead:
         last = (LocalHost().read(f"{record.log_dir}/{dead[0].name}.log") or "").strip().splitlines()[-1:]
         return f"{dead[0].name} (its {dead[0].kind} process) ended: {' '.join(last) or 'it said nothing'}"
+    # In a cluster that is just coming up on one machine, a second try fails as the first did.
+    tried = [f"{node.name}: {node.detail}" for node in status.nodes if node.restarts]
+    if tried:
+        return "; ".join(tried)
     if status.engine is not None and status.state is ClusterState.FAILED:
         failed = [f"{node.name}: {node.detail}" for node in status.nodes if node.state.value == "failed"]
         return "; ".join(failed) or status.engine.detail

@@ -1,23 +1,19 @@
 """From a registry entry to what vLLM is given: a folder on this machine, or a name on the hub."""
 
-import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 import signal
-import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from shoal.errors import ConfigError, PreconditionFailed
 from shoal.facts.model_folder import inspect
+from shoal.facts.versions import installed
 from shoal.host.base import Result
 from shoal.host.local import LocalHost
 from shoal.spec.registry import ModelEntry
@@ -26,25 +22,6 @@ PACKAGE = re.compile(r"package:([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)/(\S+)", re.ASCI
 CONVERT_DEADLINE = 900.0  # seconds; SmolLM2 135M takes 26 on two cores
 FORMAT = 1  # raise it when the converter writes something else, and everything is converted anew
 GROWTH = 4  # 4-bit weights become 16-bit ones; few files are packed tighter
-ANY_CODE = range(-64, 256)  # negative where a signal ended it
-
-# Asked of the engine's interpreter, which need not be ours. -P: a folder of that name where we stand is no package.
-LOCATE = """\
-import importlib.metadata, importlib.util, json, pathlib, sys
-module, name = sys.argv[1:]
-try:
-    spec = importlib.util.find_spec(module)
-except (ImportError, ValueError):
-    spec = None
-folders = list(spec.submodule_search_locations or ()) if spec else []
-try:
-    version = importlib.metadata.version(module)
-except importlib.metadata.PackageNotFoundError:
-    version = ""
-file = pathlib.Path(folders[0], name) if folders else None
-size = file.stat().st_size if file and file.is_file() else None
-print(json.dumps({"folder": folders[0] if folders else None, "size": size, "version": version}))
-"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +57,7 @@ def resolve(entry: ModelEntry, cache: Path, host: LocalHost, report: Callable[[s
         PreconditionFailed: package or file not there, no room, cache not writable, or the conversion failed.
     """
     if entry.model.startswith("package:"):
-        return _carried_folder(_locate(entry, host, python), cache, host, report, python)
+        return _carried_folder(_locate(entry), cache, host, report, python)
     return _folder_or_name(entry)
 
 
@@ -99,7 +76,7 @@ def _folder_or_name(entry: ModelEntry) -> Path | str:
     return entry.model
 
 
-def _locate(entry: ModelEntry, host: LocalHost, python: str) -> _Carried:
+def _locate(entry: ModelEntry) -> _Carried:
     match = PACKAGE.fullmatch(entry.model)
     if match is None or ".." in Path(match[2]).parts or match[2].startswith("/"):
         raise ConfigError(
@@ -108,27 +85,30 @@ def _locate(entry: ModelEntry, host: LocalHost, python: str) -> _Carried:
             fix=f"correct {entry.origin}",
         )
     module, name = match.groups()
-    found: dict[str, Any] = json.loads(host.run([python, "-P", "-c", LOCATE, module, name], timeout=30).out)
-    if found["folder"] is None:
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):  # the module around it is not there, or Python knows no more than its name
+        spec = None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    if not folders:
         raise PreconditionFailed(
-            f"model {entry.key}: the Python package {module} that carries it is not installed",
-            why=f"{python} finds no {module}",
-            fix="make engine",
+            f"model {entry.key}: the Python package {module} that carries it is not installed", fix="make engine"
         )
-    if found["size"] is None:
+    file = Path(folders[0], name)
+    if not file.is_file():
         raise PreconditionFailed(
             f"model {entry.key}: the Python package {module} has no file {name}",
-            why=f"{module} {found['version']} in {found['folder']} came without it".replace("  ", " "),
+            why=f"looked in {folders[0]}",
             fix="make engine",
         )
-    return _Carried(entry.key, module, name, found["version"], found["size"])
+    return _Carried(entry.key, module, name, installed(module) or "", file.stat().st_size)
 
 
 def _carried_folder(model: _Carried, cache: Path, host: LocalHost, report: Callable[[str], None], python: str) -> Path:
     target = model.folder(cache)
     if not target.is_dir():
-        with _progress_file(target.parent, model) as progress:
-            _convert(model, target, host, report, python, progress)
+        _make_room(target.parent, GROWTH * model.size)
+        _convert(model, target, host, report, python)
     problems = inspect(target).problems
     if problems:
         raise PreconditionFailed(
@@ -137,27 +117,22 @@ def _carried_folder(model: _Carried, cache: Path, host: LocalHost, report: Calla
     return target
 
 
-@contextmanager
-def _progress_file(folder: Path, model: _Carried) -> Iterator[Path]:
-    """A file beside the models for the converter's progress; errors where the folder cannot take the model."""
-    need = GROWTH * model.size
+def _make_room(folder: Path, need: int) -> None:
+    """Make the folder; PreconditionFailed where it cannot take ``need`` bytes."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
-        if free < need:
-            raise _no_room(folder, f"{free / 1e9:.1f} GB are free, about {need / 1e9:.1f} GB are needed")
-        handle, name = tempfile.mkstemp(dir=folder, prefix=".progress.")
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_room(folder, str(error)) from error
-        raise PreconditionFailed(
-            f"the cache folder {folder} cannot be written", why=str(error), fix="set SHOAL_CACHE_DIR to another folder"
-        ) from error
-    os.close(handle)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        raise _not_writable(folder, error) from error
+    if not os.access(folder, os.W_OK):
+        raise _not_writable(folder, PermissionError("no permission to write"))
+    if free < need:
+        raise _no_room(folder, f"{free / 1e9:.1f} GB are free, about {need / 1e9:.1f} GB are needed")
+
+
+def _not_writable(folder: Path, error: OSError) -> PreconditionFailed:
+    fix = "set SHOAL_CACHE_DIR to another folder"
+    return PreconditionFailed(f"the cache folder {folder} cannot be written", why=str(error), fix=fix)
 
 
 def _no_room(folder: Path, why: str) -> PreconditionFailed:
@@ -166,22 +141,15 @@ def _no_room(folder: Path, why: str) -> PreconditionFailed:
     )
 
 
-def _convert(
-    model: _Carried, target: Path, host: LocalHost, report: Callable[[str], None], python: str, progress: Path
-) -> None:
+def _convert(model: _Carried, target: Path, host: LocalHost, report: Callable[[str], None], python: str) -> None:
     """Run the converter; it takes the lock, removes what killed runs left, and renames the folder at its end."""
     report(f"converting {model.key} for vLLM (once)")
-    converter = [python, "-P", "-m", "shoal.vllm_cpu.convert", f"{model.module}/{model.name}", str(target)]
-    # A command's output comes at its end; through a file its steps can be told while it runs.
-    argv = ["sh", "-c", 'exec >"$0" && rm -f "$0" && exec "$@"', str(progress), *converter]
-    with progress.open(encoding="utf-8") as lines:
-        running = _in_background(lambda: host.run(argv, timeout=CONVERT_DEADLINE, ok=ANY_CODE))
-        ended = False
-        while not ended:
-            ended = bool(wait([running], timeout=0.2).done)
-            for line in lines:
-                report(f"converting {model.key}: {json.loads(line)['step']}")
-    result = running.result()
+
+    def told(line: str) -> None:
+        report(f"converting {model.key}: {json.loads(line)['step']}")
+
+    argv = [python, "-P", "-m", "shoal.vllm_cpu.convert", f"{model.module}/{model.name}", str(target)]
+    result = host.stream(argv, timeout=CONVERT_DEADLINE, on_line=told)
     if result.code != 0 or not target.is_dir():
         why = _why(result)
         if "No space left" in why:
@@ -189,20 +157,6 @@ def _convert(
         raise PreconditionFailed(
             f"model {model.key}: the conversion of {model.name} failed", why=why, fix="make engine"
         )
-
-
-def _in_background(call: Callable[[], Result]) -> Future[Result]:
-    """Call in a thread that does not keep an interrupted program from ending."""
-    future: Future[Result] = Future()
-
-    def work() -> None:
-        try:
-            future.set_result(call())
-        except Exception as error:  # noqa: BLE001  # it is raised again by result(), in the caller's thread
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="convert", daemon=True).start()
-    return future
 
 
 def _why(result: Result) -> str:

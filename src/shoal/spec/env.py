@@ -6,15 +6,18 @@ The table yields validation here; the rendered ``.env`` files and the reference 
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shoal.errors import ConfigError
 from shoal.spec.nearest import did_you_mean
 
 S = TypeVar("S", bound="Settings")
 Reader = Literal["agent", "serve", "both"]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,9 @@ class Settings(BaseModel):
     address: str
     ray_address: str
     name: str
-    agent_port: int
-    join_timeout: float
-    restarts: int
+    agent_port: Port
+    join_timeout: Seconds
+    restarts: Count
     run_id: str
     log: Literal["story", "json"]
     state_dir: str = ""
@@ -90,12 +93,12 @@ class AgentSettings(Settings):
     """What the agent of one node is told."""
 
     mode: Literal["head", "worker"]
-    num_gpus: int | None
-    num_cpus: int | None
-    port_base: int
+    num_gpus: Count | None
+    num_cpus: Count | None
+    port_base: Annotated[int, Field(ge=1024, le=65436)]  # a hundred ports from here on
     temp_dir: str
-    object_store_mb: int
-    lost_after: float
+    object_store_mb: Annotated[int, Field(ge=75)]  # Ray refuses less
+    lost_after: Seconds
 
     @property
     def head(self) -> str:
@@ -106,7 +109,7 @@ class AgentSettings(Settings):
 class ServeSettings(Settings):
     """What the engine supervisor is told."""
 
-    serve_port: int
+    serve_port: Port
     expect: tuple[tuple[str, int], ...]
     engine_plan: str
     api_key_file: str
@@ -115,7 +118,10 @@ class ServeSettings(Settings):
     @classmethod
     def _nodes(cls, value: str) -> tuple[tuple[str, int], ...]:
         pairs = [item.strip().partition(":") for item in value.split(",") if item.strip()]
-        return tuple((address, int(gpus or "1")) for address, _, gpus in pairs)
+        nodes = tuple((str(ipaddress.ip_address(address)), int(gpus or "1")) for address, _, gpus in pairs)
+        if any(gpus < 0 for _, gpus in nodes):
+            raise ValueError("a node cannot have fewer than 0 GPUs")
+        return nodes
 
 
 def _values(env: Mapping[str, str], fields: set[str]) -> dict[str, Any]:

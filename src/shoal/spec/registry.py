@@ -16,6 +16,7 @@ RESERVED = {
     "host", "port", "api-key", "middleware", "served-model-name", "distributed-executor-backend",
     "pipeline-parallel-size",
 }  # fmt: skip
+TYPED = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool")}
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,14 @@ def _entries(root: yaml.Node, origin: str, problems: list[str]) -> Iterator[Mode
         problems.append(f"{origin}:{_line(root)}: expected `KEY:` with the model's settings under it")
         return
     for key, value in root.value:
+        if not isinstance(key, yaml.ScalarNode):
+            problems.append(f"{origin}:{_line(key)}: expected a plain word as the model's key")
+            continue
         if not isinstance(value, yaml.MappingNode):
             problems.append(f"{origin}:{_line(key)}: {key.value}: expected settings under it, such as `model: ...`")
             continue
         fields = _fields(key.value, value, origin, problems)
-        if "model" not in fields:
+        if not fields.get("model"):
             problems.append(f"{origin}:{_line(key)}: {key.value} has no `model`")
             continue
         model, description = str(fields.pop("model")), str(fields.pop("description", ""))
@@ -82,6 +86,9 @@ def _entries(root: yaml.Node, origin: str, problems: list[str]) -> Iterator[Mode
 def _fields(key: str, node: yaml.MappingNode, origin: str, problems: list[str]) -> dict[str, Option]:
     fields: dict[str, Option] = {}
     for name, value in node.value:
+        if not isinstance(name, yaml.ScalarNode):
+            problems.append(f"{origin}:{_line(name)}: {key}: expected a plain word as the option's name")
+            continue
         where = f"{origin}:{_line(name)}: {key}.{name.value}"
         if not isinstance(value, yaml.ScalarNode):
             problems.append(f"{where}: expected one value; write JSON in quotes for structured options")
@@ -95,8 +102,14 @@ def _fields(key: str, node: yaml.MappingNode, origin: str, problems: list[str]) 
 
 
 def _scalar(node: yaml.ScalarNode) -> Option:
-    value = yaml.safe_load(node.value) if node.style is None else node.value
-    return value if isinstance(value, Option) else str(node.value)
+    """A number or a truth value where YAML reads one without quotes, else the text as it was written."""
+    if node.style is not None or node.tag not in TYPED:
+        return str(node.value)
+    try:
+        value: Option = yaml.SafeLoader("").construct_object(node)
+    except (ValueError, LookupError):  # `!!int x`, `0x_`
+        return str(node.value)
+    return value
 
 
 def check_options(entry: ModelEntry, known: frozenset[str]) -> None:

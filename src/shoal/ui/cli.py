@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from shoal import __version__
 from shoal.errors import ShoalError
@@ -41,14 +42,20 @@ class Verbs(click.Group):
         """The verb; for the help page only its name and sentence."""
         if cmd_name not in VERBS:
             return None
-        if ctx.resilient_parsing or "--help" in sys.argv[1:2] or len(sys.argv) == 1:
+        if not ctx.resilient_parsing and (len(sys.argv) == 1 or sys.argv[1] in {"-h", "--help"}):
             return click.Command(cmd_name, help=VERBS[cmd_name])
         verb = importlib.import_module(f"shoal.ui.verbs.{cmd_name}").verb
         return verb if isinstance(verb, click.Command) else None
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The verbs that begin like this, without loading them."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(name, help=text) for name, text in VERBS.items() if name.startswith(incomplete)]
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """The verb named in ``args``; an unknown one fails with the nearest."""
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
+        if args and args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
             from shoal.spec.nearest import did_you_mean  # noqa: PLC0415 (not needed for a right word)
 
             raise click.UsageError(f'no verb "{args[0]}"; {did_you_mean(args[0], VERBS)}')

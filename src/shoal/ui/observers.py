@@ -188,10 +188,12 @@ def table(status: ClusterStatus) -> Table:
     for name in ("node", "role", "address", "state", "GPUs", ""):
         out.add_column(name, overflow="fold")
     for node in status.nodes:
-        out.add_row(node.name, node.role, node.address, _state(node.state.value), str(node.gpus), _about(node))
+        out.add_row(
+            Text(node.name), node.role, Text(node.address), _state(node.state.value), str(node.gpus), _about(node)
+        )
     if engine := status.engine:
         words = engine.detail or seconds(engine)
-        out.add_row("engine", "vLLM", engine.model, _state(engine.state.value), "", Text(words))
+        out.add_row("engine", "vLLM", Text(engine.model), _state(engine.state.value), "", Text(words))
     return out
 
 

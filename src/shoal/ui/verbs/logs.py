@@ -13,7 +13,7 @@ def verb(node: str | None, follow: bool) -> None:
     """Show what was said: by all, or by NODE (head, worker-1, ..., engine, vllm, head.ray)."""
     folder = local.cluster_dir(environ()) / "logs"
     names = logs.choose(folder, node)
-    width = max(map(len, names)) if node is None else 0
+    width = max(map(len, names), default=0) if node is None else 0
     positions: dict[str, int] = {}
     lines = logs.follow(folder, names, positions) if follow else logs.read(folder, names, positions)
     try:

@@ -41,4 +41,6 @@ def _show(status: ClusterStatus) -> None:
         age = status.engine.last_token_age_s
         console.print(f"start     {seconds(status.engine)}", highlight=False, soft_wrap=True)
         console.print(f"token     {'none yet' if age is None else f'{age:g} s ago'}", highlight=False)
-    console.print(f"endpoint  {status.endpoint}\nAPI key   {status.api_key_file}", highlight=False, soft_wrap=True)
+    console.print(
+        f"endpoint  {status.endpoint}\nAPI key   {status.api_key_file}", highlight=False, markup=False, soft_wrap=True
+    )

@@ -1,0 +1,186 @@
+"""BANNER, PREFLIGHT and CLEAN: what is told, and what is removed."""
+
+import io
+import stat
+from pathlib import Path
+
+import pytest
+
+from shoal.agent.preflight import address_is_local, banner, clean, look
+from shoal.errors import PreconditionFailed
+from shoal.facts.gpu import QUERY
+from shoal.host.base import Result
+from shoal.host.fake import FakeHost
+from shoal.log import MASK, Event, EventLog
+from shoal.spec.env import AgentSettings, agent_settings
+
+SMI = " ".join(QUERY)
+
+
+class Heard(list[Event]):
+    """A log that keeps what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = EventLog(io.StringIO(), clock=lambda: 0.0)
+        self.log.listeners.append(self.append)
+
+    @property
+    def lines(self) -> list[str]:
+        return [event.message for event in self]
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+def settings(folder: Path) -> AgentSettings:
+    return agent_settings({"RAY_MODE": "head", "VLLM_HOST_IP": "127.0.0.1", "SHOAL_RAY_TEMP_DIR": str(folder)})
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file below a folder with its text, and every empty folder."""
+    return {
+        str(path.relative_to(folder)): "/" if path.is_dir() else path.read_text()
+        for path in sorted(folder.rglob("*"))
+        if not path.is_dir() or not any(path.iterdir())
+    }
+
+
+def used(folder: Path) -> Path:
+    """A folder as Ray leaves it."""
+    (folder / "session_2026-11-23" / "sockets").mkdir(parents=True)
+    (folder / "session_2026-11-23" / "sockets" / "raylet").write_text("")
+    (folder / "session_latest").symlink_to("session_2026-11-23")
+    (folder / "ray_current_cluster").write_text("127.0.0.1:6379")
+    (folder / "notes.txt").write_text("mine")
+    return folder
+
+
+def test_a_folder_that_is_missing_is_made_as_ours(tmp_path: Path, heard: Heard) -> None:
+    """A temp folder that is missing is made, private and marked, without a word."""
+    folder = tmp_path / "a" / "b"
+    clean(heard.log, settings(folder))
+    assert (tree(folder), stat.S_IMODE(folder.stat().st_mode), list(heard)) == ({".shoal": ""}, 0o700, [])
+
+
+def test_an_empty_folder_becomes_ours(tmp_path: Path, heard: Heard) -> None:
+    """An empty folder, such as a fresh mount, is marked as ours."""
+    clean(heard.log, settings(tmp_path))
+    assert (tree(tmp_path), list(heard)) == ({".shoal": ""}, [])
+
+
+def test_a_folder_of_somebody_else_is_left_as_it_is(tmp_path: Path, heard: Heard) -> None:
+    """A folder with a Ray session that is not ours keeps every file, and that is told."""
+    before = tree(used(tmp_path))
+    clean(heard.log, settings(tmp_path))
+    assert tree(tmp_path) == before
+    assert list(heard) == [Event("clean", f"{tmp_path} was made by somebody else: nothing removed", "warn")]
+
+
+def test_sessions_of_ours_are_removed_and_nothing_else(tmp_path: Path, heard: Heard) -> None:
+    """In a folder of ours the sessions and the name of the old cluster go; all else stays."""
+    (used(tmp_path) / ".shoal").touch()
+    clean(heard.log, settings(tmp_path))
+    assert tree(tmp_path) == {".shoal": "", "notes.txt": "mine"}
+    assert heard.lines == ["removed session_2026-11-23 of an earlier run", "removed session_latest of an earlier run"]
+
+
+def test_a_link_is_removed_and_not_followed(tmp_path: Path, heard: Heard) -> None:
+    """A session that is a link to a folder elsewhere goes as a link; what it names stays."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "ray"
+    elsewhere.mkdir()
+    (elsewhere / "f").write_text("kept")
+    folder.mkdir()
+    (folder / ".shoal").touch()
+    (folder / "session_x").symlink_to(elsewhere)
+    clean(heard.log, settings(folder))
+    assert (tree(folder), tree(elsewhere)) == ({".shoal": ""}, {"f": "kept"})
+
+
+def test_the_second_start_cleans_what_the_first_one_made(tmp_path: Path, heard: Heard) -> None:
+    """A folder that we made is ours at the next start."""
+    folder = tmp_path / "ray"
+    clean(heard.log, settings(folder))
+    used(folder)
+    clean(heard.log, settings(folder))
+    assert tree(folder) == {".shoal": "", "notes.txt": "mine"}
+
+
+def test_the_banner_names_every_setting_and_where_it_came_from(heard: Heard) -> None:
+    """Settings of the agent come with `set` or `default`, then the variables of others that matter here."""
+    env = {
+        "RAY_MODE": "worker",
+        "VLLM_HOST_IP": "10.0.0.2",
+        "RAY_ADDRESS": "10.0.0.1:6379",
+        "SHOAL_RESTARTS": "2",
+        "SHOAL_SERVE_PORT": "8701",
+        "NCCL_IB_HCA": "mlx5_0",
+        "OMP_NUM_THREADS": "4",
+        "LD_PRELOAD": "x.so",
+    }
+    banner(heard.log, env)
+    assert {event.name for event in heard} == {"banner"}
+    assert heard.lines == [
+        "RAY_MODE=worker (set)",
+        "VLLM_HOST_IP=10.0.0.2 (set)",
+        "RAY_ADDRESS=10.0.0.1:6379 (set)",
+        "SHOAL_PORT_BASE=27000 (default)",
+        "SHOAL_AGENT_PORT=8700 (default)",
+        "SHOAL_RAY_TEMP_DIR=/tmp/ray (default)",
+        "SHOAL_OBJECT_STORE_MB=200 (default)",
+        "SHOAL_JOIN_TIMEOUT=120 (default)",
+        "SHOAL_LOST_AFTER=30 (default)",
+        "SHOAL_RESTARTS=2 (set)",
+        "SHOAL_LOG=story (default)",
+        "NCCL_IB_HCA=mlx5_0 (set)",
+        "OMP_NUM_THREADS=4 (set)",
+    ]
+
+
+def test_the_banner_masks_secrets(heard: Heard) -> None:
+    """No secret is in the banner, though its name is; the path of a token is told."""
+    secrets = {"HF_TOKEN": "hf_1", "VLLM_API_KEY": "k", "RAY_AUTH_TOKEN": "t"}
+    banner(heard.log, secrets | {"RAY_AUTH_TOKEN_PATH": "/s/ray.token"})
+    assert [line for line in heard.lines if not line.endswith("(default)")] == [
+        f"HF_TOKEN={MASK} (set)",
+        f"RAY_AUTH_TOKEN={MASK} (set)",
+        "RAY_AUTH_TOKEN_PATH=/s/ray.token (set)",
+        f"VLLM_API_KEY={MASK} (set)",
+    ]
+
+
+def test_gpus_and_rdma_devices_are_counted_and_told(heard: Heard) -> None:
+    """The number of GPUs is the answer; their names and the RDMA ports are told."""
+    port = "/sys/class/infiniband/mlx5_0/ports/1"
+    host = FakeHost(
+        {f"{port}/state": "4: ACTIVE\n", f"{port}/link_layer": "Ethernet\n"},
+        {SMI: "0, NVIDIA GB10, [N/A]\n1, NVIDIA GB10, 1024\n"},
+    )
+    assert look(heard.log, host) == 2
+    assert heard.lines == ["2 GPU(s): NVIDIA GB10, NVIDIA GB10", "RDMA: mlx5_0 ACTIVE (Ethernet)"]
+
+
+@pytest.mark.parametrize(
+    ("replies", "told"),
+    [({}, "no GPU: nvidia-smi is not installed"), ({SMI: ""}, "0 GPU(s): none seen by the driver")],
+)
+def test_a_machine_without_gpus_is_no_failure(heard: Heard, replies: dict[str, str], told: str) -> None:
+    """A machine without a driver, or without GPUs, has none, and that is told."""
+    assert look(heard.log, FakeHost({}, replies)) == 0
+    assert heard.lines == [told, "no RDMA device in /sys/class/infiniband"]
+
+
+def test_a_driver_that_does_not_answer_stops_the_start(heard: Heard) -> None:
+    """A driver that is there and fails is a machine that is not fit, with the driver's words."""
+    host = FakeHost({}, {SMI: Result(QUERY, 9, "", "NVIDIA-SMI has failed\n")})
+    with pytest.raises(PreconditionFailed) as raised:
+        look(heard.log, host)
+    assert raised.value.why == "NVIDIA-SMI has failed"
+
+
+@pytest.mark.enable_socket
+def test_an_address_is_local_where_a_socket_can_have_it() -> None:
+    """Loopback is this machine's, a documentation address is not."""
+    assert (address_is_local("127.0.0.1"), address_is_local("192.0.2.7")) == (True, False)

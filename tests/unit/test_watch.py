@@ -1,0 +1,77 @@
+"""What is known of tokens."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shoal.engine.watch import Tokens
+
+
+def test_before_the_first() -> None:
+    """Before the first token there is no age, all is stale, and nothing is produced."""
+    tokens = Tokens()
+    assert (tokens.age(5.0), tokens.stale(5.0, 100.0), tokens.producing) == (None, True, False)
+
+
+def test_age() -> None:
+    """A probe that brought a token sets the age to zero; it is stale once it is as old as the limit."""
+    tokens = Tokens().probed(produced=True, now=10.0)
+    assert tokens == Tokens(last=10.0)
+    assert (tokens.age(11.5), tokens.stale(11.9, 2.0), tokens.stale(12.0, 2.0)) == (1.5, False, True)
+
+
+def test_the_first_counter() -> None:
+    """The first value of the counter tells nothing: its tokens may be old."""
+    assert Tokens().counted(500.0, 10.0) == Tokens(counter=500.0)
+
+
+def test_a_counter_that_moved() -> None:
+    """A counter that has grown is a token seen."""
+    assert Tokens(last=1.0, counter=5.0).counted(6.0, 9.0) == Tokens(last=9.0, counter=6.0)
+
+
+def test_a_counter_that_stands() -> None:
+    """A counter that stands, or gave no answer, changes nothing."""
+    tokens = Tokens(last=1.0, counter=5.0, failed=2.0)
+    assert tokens.counted(5.0, 9.0) is tokens
+    assert tokens.counted(None, 9.0) is tokens
+
+
+def test_a_counter_that_began_again() -> None:
+    """A counter that fell belongs to a new server, and is no token."""
+    assert Tokens(last=1.0, counter=5.0).counted(0.0, 9.0) == Tokens(last=1.0, counter=0.0)
+
+
+def test_a_failed_probe() -> None:
+    """A failed probe alone means that nothing is produced; the last token's age stays."""
+    tokens = Tokens(last=1.0, counter=5.0).probed(produced=False, now=9.0)
+    assert tokens == Tokens(last=1.0, counter=5.0, failed=9.0)
+    assert not tokens.producing
+
+
+def test_a_full_queue_is_no_wedge() -> None:
+    """A failed probe followed by a counter that moved is no wedge."""
+    tokens = Tokens(last=1.0, counter=5.0).probed(produced=False, now=9.0).counted(6.0, 10.0)
+    assert tokens == Tokens(last=10.0, counter=6.0)
+    assert tokens.producing
+
+
+def test_a_wedge() -> None:
+    """A failed probe followed by a counter that stands is a wedge, until a probe brings a token."""
+    tokens = Tokens(last=1.0, counter=5.0).probed(produced=False, now=9.0).counted(5.0, 10.0)
+    assert not tokens.producing
+    assert tokens.probed(produced=True, now=11.0) == Tokens(last=11.0, counter=5.0)
+
+
+@given(st.lists(st.none() | st.booleans() | st.floats(0, 100)))
+def test_never_producing_without_a_token(events: list[None | bool | float]) -> None:
+    """Whatever is seen, production is claimed only where the latest evidence is a token."""
+    tokens, produced, counter = Tokens(), False, None
+    for now, event in enumerate(events):
+        if isinstance(event, bool):
+            tokens, produced = tokens.probed(produced=event, now=now), event
+        else:
+            tokens = tokens.counted(event, now)
+            if event is not None:
+                produced = produced or (counter is not None and event > counter)
+                counter = event
+    assert tokens.producing == produced

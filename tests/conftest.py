@@ -1,4 +1,4 @@
-"""What all tests share: golden files, no network for the unit tests, hypothesis without a clock."""
+"""What all tests share: golden files, no network for the unit tests, hypothesis without a clock, no silent skip."""
 
 import json
 import os
@@ -33,6 +33,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(TESTS / "unit"):
             item.add_marker(pytest.mark.disable_socket)
+
+
+def skips(config: pytest.Config) -> list[str]:
+    """What was skipped, with the reason, where ``SHOAL_TEST_ALL=1`` says that nothing may be."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("SHOAL_TEST_ALL") != "1" or reporter is None:
+        return []
+    # The reason of a skip is the last of three: file, line, reason.
+    reports = reporter.stats.get("skipped", [])
+    return [f"{report.nodeid}: {report.longrepr[-1].removeprefix('Skipped: ')}" for report in reports]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run that passed, but for what it skipped, has failed."""
+    if skips(session.config) and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in skips(terminalreporter.config):
+        terminalreporter.write_line(f"SHOAL_TEST_ALL=1, and yet skipped: {line}", red=True)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from typing import Any
 from click.testing import CliRunner
 from pydantic import BaseModel
 
+from shoal import errors
 from shoal.errors import ShoalError
 from shoal.plan.local import LocalSpec, plan_local
 from shoal.plan.node import Setting
@@ -49,7 +50,7 @@ NODE_STATES = {
 ENGINE_STATES = {
     EngineState.WAITING: "The gate is shut: not every node is there. `detail` names who is missing or different.",
     EngineState.STARTING: "vLLM was started, and has not produced a token yet. `phase` says where it is.",
-    EngineState.READY: "A token was seen within the last 2 s, or one was asked for now and came.",
+    EngineState.READY: "vLLM's token counter moved since the last look, or a token was asked for and came within 3 s.",
     EngineState.UNREADY: "It was ready. Now no token comes, a node is not up, or the supervisor does not answer.",
     EngineState.RESTARTING: "vLLM ended after it had been ready. It is started again in a moment.",
     EngineState.FAILED: "It stays down until somebody acts: the gate stayed shut, vLLM ended before its first token, "
@@ -292,16 +293,14 @@ def cli_page() -> str:
     return page("Command line", about, f"```text\n{help_of()}\n```\n", *verbs)
 
 
-def family(kind: type[ShoalError], depth: int = 0) -> Iterator[tuple[type[ShoalError], int]]:
-    """An error and all below it, with their depth."""
-    yield kind, depth
-    for child in kind.__subclasses__():
-        yield from family(child, depth + 1)
+def family() -> list[type[ShoalError]]:
+    """The error family, by exit code, parents before children."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ShoalError)]
+    return sorted(kinds, key=lambda kind: (kind.exit_code, len(kind.__mro__)))
 
 
 def exit_codes() -> str:
     """Exit codes, from the error family."""
-    errors = sorted(family(ShoalError), key=lambda item: (item[0].exit_code, item[1]))
     return page(
         "Exit codes",
         "Every error says what happened, why, and the command that mends it, on standard error. "
@@ -311,7 +310,7 @@ def exit_codes() -> str:
             ("code", "error", "meaning"),
             (
                 (str(kind.exit_code), code(kind.__name__), (kind.__doc__ or "").strip().splitlines()[0])
-                for kind, _ in errors
+                for kind in family()
             ),
         ),
         "## Codes that are no errors of this family\n",
@@ -344,11 +343,11 @@ my-model:
 """
 
 FORMS = {
-    "/a/folder": "A folder with `config.json`, a tokenizer and `*.safetensors`. It is looked at before anything starts. "
+    "/a/folder": "A folder with `config.json`, a tokenizer and `*.safetensors`. It is looked at before the start. "
     "Write its whole path.",
     "~/a/folder": "The same, below your home folder.",
-    "package:MODULE/FILE.gguf": "Weights that an installed Python package carries. They are converted on first use, and "
-    "kept in the cache folder.",
+    "package:MODULE/FILE.gguf": "Weights that an installed Python package carries. They are converted on first use, "
+    "and kept in the cache folder.",
 }
 
 RULES = """\

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ class Chair:
 
 @dataclass(frozen=True)
 class Traces:
-    """What a cluster could leave on a machine: listening ports, shared memory, temporary files, processes."""
+    """What a cluster could leave on a machine: listening ports, shared memory, temporary files, its processes."""
 
     ports: frozenset[tuple[str, int]]
     shm: frozenset[str]
@@ -105,6 +105,33 @@ class Traces:
         }
 
 
+# What the command line of a cluster's process holds, whoever started it.
+PROGRAMS = (
+    "-m shoal ",
+    "bin/shoal ",
+    "ray::",
+    "raylet",
+    "gcs_server",
+    "VLLM::",
+    "vllm.entrypoints",
+    "/ray/",
+    "multiprocessing.resource_tracker",
+    "multiprocessing.spawn",
+)
+SHELLS = {"sh", "bash", "dash", "zsh"}
+FOREIGN = "/foreign-"  # in the folder's name of the Ray that stands for somebody else's (conftest.py)
+
+
+def could_be_ours(argv: Sequence[str]) -> bool:
+    """Whether a process of that command line could be a cluster's: no shell, no test run, none of the foreign Ray."""
+    words = " ".join(argv) + " "
+    # Only the program's name tells a test run: a cluster's own words may name a folder that pytest made.
+    test_run = "pytest" in {Path(word).name for word in argv[:3]}
+    if not argv or test_run or Path(argv[0]).name in SHELLS or FOREIGN in words:
+        return False
+    return any(program in words for program in PROGRAMS)
+
+
 NOTHING: dict[str, Any] = {"ports": [], "shm": [], "tmp": [], "processes": []}
 
 
@@ -116,7 +143,7 @@ def _words(pid: int) -> str:
 
 
 def traces(foreign: int) -> Traces:
-    """The traces on this machine, without the kernel's, our own and the foreign Ray's."""
+    """The traces on this machine, without our own and the foreign Ray's, and without programs of no cluster."""
     family = {foreign, *(child.pid for child in psutil.Process(foreign).children(recursive=True))}
     family |= {psutil.Process().pid, *(child.pid for child in psutil.Process().children(recursive=True))}
     listening = {
@@ -124,7 +151,8 @@ def traces(foreign: int) -> Traces:
         for conn in psutil.net_connections("tcp")
         if conn.status == psutil.CONN_LISTEN and conn.pid not in family
     }
-    pids = {process.pid for process in psutil.process_iter() if process.ppid() != 2 and process.pid not in family}
+    running = {process.pid: process.info["cmdline"] or () for process in psutil.process_iter(["cmdline"])}
+    pids = {pid for pid, argv in running.items() if pid not in family and could_be_ours(argv)}
     return Traces(frozenset(listening), _names("/dev/shm"), _names("/tmp"), frozenset(pids))
 
 

@@ -72,7 +72,7 @@ def test_memory_short() -> None:
     assert found("memory", facts) == (
         Status.FAIL,
         "5.0 GiB available, about 6.1 GiB needed for 2 node(s)",
-        "close programs, or use fewer nodes: shoal up --local --nodes 1",
+        "close other programs, or use fewer nodes: shoal up --local --nodes 1",
     )
 
 
@@ -83,7 +83,7 @@ def test_memory_unknown() -> None:
 
 def test_memory_boundary() -> None:
     """Exactly as much memory as needed suffices, a byte less does not."""
-    need = memory_needed(2, MODEL.weight_bytes)
+    need = memory_needed(2, MODEL.weight_bytes, 512 << 20)
     assert found("memory", replace(FIT, memory=Memory(need, need)))[0] is Status.OK
     assert found("memory", replace(FIT, memory=Memory(need, need - 1)))[0] is Status.FAIL
 

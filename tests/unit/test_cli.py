@@ -14,6 +14,11 @@ from shoal.ops import local
 from shoal.state.status import ClusterState, ClusterStatus
 from shoal.ui.cli import VERBS, main
 
+UNKNOWN_MODEL = """\
+error: unknown model "smolm2"
+why: did you mean "smollm2"?
+fix: give a key of the registry or the path of a folder
+"""
 HELP = Path(__file__).parent / "data" / "help.txt"
 
 
@@ -95,8 +100,7 @@ def test_unknown_verb(shoal: Shoal, word: str, hint: str) -> None:
         (("up", "--local", "--nodes", "17"), "error: --nodes 17: expected 1 to 16\nfix: shoal up --local --nodes 2\n"),
         (
             ("up", "--local", "--model", "smolm2"),
-            'error: unknown model "smolm2"\nwhy: did you mean "smollm2"?\n'
-            "fix: give a key of the registry or the path of a folder\n",
+            UNKNOWN_MODEL,
         ),
     ],
 )

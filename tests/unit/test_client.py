@@ -147,7 +147,7 @@ async def gather(client: EngineClient) -> tuple[list[Piece], ShoalError | None]:
     pieces: list[Piece] = []
     try:
         async for piece in client.stream("Capital of France?", max_tokens=7, temperature=0.5):
-            pieces.append(piece)
+            pieces += [piece]
     except ShoalError as error:
         return pieces, error
     return pieces, None

@@ -74,9 +74,9 @@ def test_unknown_versions() -> None:
 
 
 def test_doubled_address() -> None:
-    """Two nodes that claim one address keep the gate shut."""
+    """A node that claims another's address keeps the gate shut."""
     verdict = judge(EXPECTED, {A: node("head", A), B: node("w", A)})
-    assert verdict == Verdict(open=False, different=(f"several nodes have the address {A}",))
+    assert verdict == Verdict(open=False, missing=(f"the agent at {B} says that it is w at {A}",))
 
 
 def test_everything_at_once() -> None:
@@ -106,5 +106,6 @@ def test_open_means_all_alike(answers: dict[str, NodeStatus | str]) -> None:
     present = [answer for answer in answers.values() if isinstance(answer, NodeStatus)]
     same = {tuple(getattr(item.versions, field, None) for field in SAME) for item in present}
     whole = [item.state is NodeState.UP and item.gpus == 1 for item in present] == [True, True]
-    assert verdict.open == (whole and len(same) == 1 and len({item.address for item in present}) == 2)
+    honest = all(item.address == asked for asked, item in answers.items() if isinstance(item, NodeStatus))
+    assert verdict.open == (whole and honest and len(same) == 1)
     assert verdict.open == (verdict.reason == "")

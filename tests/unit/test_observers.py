@@ -36,6 +36,7 @@ UP = STARTING.model_copy(
 )
 RECORD = RunRecord(
     run_id="0",
+    boot_id="",
     cluster="local",
     created=0.0,
     model="smollm2",
@@ -50,6 +51,7 @@ READY = Ready(RECORD, UP, "What is the capital of France?", Answer(" Paris [/b].
 SUMMARY = {
     "question": "What is the capital of France?",
     "answer": "Paris [/b].",
+    "start": "gate 1 s  weights 3 s",
     "speed": "8 tokens in 0.5 s, 16 tokens/s",
     "endpoint": "http://127.0.0.1:8000/v1",
     "model": "smollm2",

@@ -2,8 +2,11 @@
 
 import io
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from shoal.agent.preflight import address_is_local, banner, clean, look
@@ -85,6 +88,29 @@ def test_sessions_of_ours_are_removed_and_nothing_else(tmp_path: Path, heard: He
     clean(heard.log, settings(tmp_path))
     assert tree(tmp_path) == {".shoal": "", "notes.txt": "mine"}
     assert heard.lines == ["removed session_2026-11-23 of an earlier run", "removed session_latest of an earlier run"]
+
+
+def test_a_session_that_somebody_uses_stays(tmp_path: Path, heard: Heard) -> None:
+    """In a folder of ours that a living Ray now uses nothing is removed, and one warning names that process."""
+    (used(tmp_path) / ".shoal").touch()
+    before = tree(tmp_path)
+    argv = (sys.executable, "-c", "input()", f"--session-dir={tmp_path}/session_2026-11-23")
+    with subprocess.Popen(argv, stdin=subprocess.PIPE) as ray:
+        name = psutil.Process(ray.pid).name()
+        clean(heard.log, settings(tmp_path))
+        assert ray.poll() is None
+        ray.kill()
+    assert tree(tmp_path) == before
+    assert list(heard) == [Event("clean", f"{tmp_path} is in use by {name} (pid {ray.pid}): nothing removed", "warn")]
+
+
+def test_where_there_is_nothing_to_remove_nobody_is_warned(tmp_path: Path, heard: Heard) -> None:
+    """A folder of ours without a session is fit for a start, whoever looks into it."""
+    (tmp_path / ".shoal").touch()
+    with subprocess.Popen((sys.executable, "-c", "input()"), stdin=subprocess.PIPE, cwd=tmp_path) as somebody:
+        clean(heard.log, settings(tmp_path))
+        somebody.kill()
+    assert (tree(tmp_path), list(heard)) == ({".shoal": ""}, [])
 
 
 def test_a_link_is_removed_and_not_followed(tmp_path: Path, heard: Heard) -> None:

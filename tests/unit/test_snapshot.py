@@ -41,6 +41,7 @@ def record(port: int, created: float = 0.0) -> RunRecord:
     )
     return RunRecord(
         run_id="0",
+        boot_id="",
         cluster="local",
         created=created,
         model="smollm2",
@@ -136,10 +137,12 @@ async def test_no_supervisor() -> None:
 
 
 @pytest.mark.enable_socket
-@pytest.mark.parametrize("content", [b"<html>", b"", b"\xff\xfe\x00", b"null", b'{"state": "ready"}'])
-async def test_somebody_elses_service(content: bytes) -> None:
+@pytest.mark.parametrize(
+    "contents", [(b"<html>", b"\xff\xfe\x00", b"\xff\xfe\x00"), (b"", b"null", b'{"state": "ready"}')]
+)
+async def test_somebody_elses_service(contents: tuple[bytes, bytes, bytes]) -> None:
     """A service of somebody else at our ports is no node and no engine, whatever it answers."""
-    apps = {address: babbles(content) for address in (HEAD, WORKER, "127.0.0.3")}
+    apps = dict(zip((HEAD, WORKER, "127.0.0.3"), map(babbles, contents), strict=True))
     status = await seen(apps)
     assert [node.state for node in status.nodes] == [NodeState.LOST, NodeState.LOST]
     assert status.state is not ClusterState.READY

@@ -5,15 +5,26 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
-from shoal.agent.supervise import Child
+from shoal.agent.supervise import _LIBC, PR_SET_CHILD_SUBREAPER, Child, become_subreaper, reap_orphans
 
 ENV = {"PATH": os.environ["PATH"]}
+
+
+@pytest.fixture(autouse=True)
+def subreaper() -> Iterator[None]:
+    """This process adopts orphans as the agent does, for one test."""
+    become_subreaper()
+    yield
+    reap_orphans()
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def gone(pid: int) -> bool:
@@ -66,7 +77,7 @@ async def test_environment_and_streams(tmp_path: Path) -> None:
 
 async def test_own_session(tmp_path: Path) -> None:
     """A child leads a session of its own: Ctrl-C in our terminal does not reach it."""
-    async with shell("sleep 60", tmp_path) as child:
+    async with shell("exec sleep 60", tmp_path) as child:
         assert os.getsid(child.pid) == child.pid
 
 

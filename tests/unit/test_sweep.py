@@ -12,10 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from shoal.errors import AlreadyRunning
+from shoal.facts.process import read_boot_id, read_stat
+from shoal.host.local import LocalHost
+from shoal.ops import local, sweep
 from shoal.ops.sweep import alive, belonging, end, record, remove_shared_memory
-from shoal.state.run import Proc
+from shoal.state import run as runs
+from shoal.state.run import Proc, RunRecord
 
 ENV = {"PATH": os.environ["PATH"]}
+BOOT = read_boot_id(LocalHost())
 
 
 @contextmanager
@@ -100,21 +106,79 @@ def test_alive() -> None:
     """A recorded process is alive until it has ended, also while nobody has collected it."""
     with sleeper() as process:
         proc = record("head", "agent", process.pid)
-        assert proc == Proc(
-            name="head", kind="agent", pid=process.pid, started=psutil.Process(process.pid).create_time()
-        )
-        assert alive(proc) == psutil.Process(process.pid)
+        stat = read_stat(LocalHost(), process.pid)
+        assert stat is not None
+        assert proc == Proc(name="head", kind="agent", pid=process.pid, ticks=stat.ticks)
+        assert alive(proc, BOOT) == psutil.Process(process.pid)
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert alive(proc) is None
-    assert alive(proc) is None
+        assert alive(proc, BOOT) is None
+    assert alive(proc, BOOT) is None
 
 
 def test_a_reused_id() -> None:
     """A process that was given the id of ours, but began at another time, is not ours."""
     with sleeper() as process:
         proc = record("head", "agent", process.pid)
-        assert alive(proc.model_copy(update={"started": proc.started - 1.0})) is None
+        assert alive(proc.model_copy(update={"ticks": proc.ticks - 1}), BOOT) is None
+
+
+def test_a_clock_that_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process stays alive when the time of day steps, on which psutil's time of its start depends."""
+    with sleeper() as process:
+        proc = record("head", "agent", process.pid)
+        monkeypatch.setattr(psutil.Process, "create_time", lambda _: time.time() + 3600)
+        assert alive(proc, BOOT) == psutil.Process(process.pid)
+
+
+def test_a_process_that_is_gone_when_it_is_recorded() -> None:
+    """A process that ended before it was recorded is on record, and not alive."""
+    with sleeper() as process:
+        process.kill()
+        process.wait()
+        proc = record("head", "agent", process.pid)
+        assert (proc.ticks, alive(proc, BOOT)) == (-1, None)
+
+
+def test_a_record_from_before_a_reboot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a reboot nothing of a record is alive: the next start ends no process, and removes the run's files."""
+    monkeypatch.setattr(sweep, "remove_shared_memory", lambda since: [])
+    env = {"SHOAL_STATE_DIR": str(tmp_path)}
+    folder, temp = local.cluster_dir(env), tmp_path / "temp"
+    folder.mkdir()
+    temp.mkdir()
+    with sleeper() as process:
+        runs.save(folder, run_of(record("head", "agent", process.pid), "another boot", temp))
+        local.refuse_second(env)
+        assert process.poll() is None
+        assert (runs.load(folder), temp.exists()) == (None, False)
+
+
+def test_a_record_of_this_boot(tmp_path: Path) -> None:
+    """In the same boot, a living process of the record refuses a second cluster."""
+    env = {"SHOAL_STATE_DIR": str(tmp_path)}
+    local.cluster_dir(env).mkdir()
+    with sleeper() as process:
+        runs.save(local.cluster_dir(env), run_of(record("head", "agent", process.pid), BOOT, tmp_path / "temp"))
+        with pytest.raises(AlreadyRunning):
+            local.refuse_second(env)
+
+
+def run_of(proc: Proc, boot_id: str, temp: Path) -> RunRecord:
+    return RunRecord(
+        run_id=secrets.token_hex(8),
+        boot_id=boot_id,
+        cluster="local",
+        created=0.0,
+        model="smollm2",
+        endpoint="http://127.0.0.1:8000/v1",
+        serve_url="http://127.0.0.1:8701",
+        temp_dir=str(temp),
+        log_dir=str(temp),
+        api_key_file=str(temp / "api.key"),
+        nodes=(),
+        procs=(proc,),
+    )
 
 
 def test_end() -> None:

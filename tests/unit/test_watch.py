@@ -7,16 +7,16 @@ from shoal.engine.watch import Tokens
 
 
 def test_before_the_first() -> None:
-    """Before the first token there is no age, all is stale, and nothing is produced."""
+    """Before the first token there is no age, and nothing is produced, since whenever."""
     tokens = Tokens()
-    assert (tokens.age(5.0), tokens.stale(5.0, 100.0), tokens.producing) == (None, True, False)
+    assert (tokens.age(5.0), tokens.producing_since(0.0), tokens.producing) == (None, False, False)
 
 
 def test_age() -> None:
-    """A probe that brought a token sets the age to zero; it is stale once it is as old as the limit."""
+    """A probe that brought a token sets the age to zero; it counts for any moment up to its own."""
     tokens = Tokens().probed(produced=True, now=10.0)
     assert tokens == Tokens(last=10.0)
-    assert (tokens.age(11.5), tokens.stale(11.9, 2.0), tokens.stale(12.0, 2.0)) == (1.5, False, True)
+    assert (tokens.age(11.5), tokens.producing_since(10.0), tokens.producing_since(10.1)) == (1.5, True, False)
 
 
 def test_the_first_counter() -> None:
@@ -46,6 +46,7 @@ def test_a_failed_probe() -> None:
     tokens = Tokens(last=1.0, counter=5.0).probed(produced=False, now=9.0)
     assert tokens == Tokens(last=1.0, counter=5.0, failed=9.0)
     assert not tokens.producing
+    assert not tokens.producing_since(0.0)
 
 
 def test_a_full_queue_is_no_wedge() -> None:
@@ -63,7 +64,7 @@ def test_a_wedge() -> None:
 
 
 @given(st.lists(st.none() | st.booleans() | st.floats(0, 100)))
-def test_never_producing_without_a_token(events: list[None | bool | float]) -> None:
+def test_never_producing_without_a_token(events: list[bool | float | None]) -> None:
     """Whatever is seen, production is claimed only where the latest evidence is a token."""
     tokens, produced, counter = Tokens(), False, None
     for now, event in enumerate(events):

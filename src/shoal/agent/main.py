@@ -22,7 +22,7 @@ from shoal.facts.ray import drain_argv, parse_table, table_argv
 from shoal.facts.ray_logs import read_fault
 from shoal.facts.versions import versions
 from shoal.host.local import LocalHost
-from shoal.log import EventLog, Level, json_line, story_line
+from shoal.log import EventLog, Level, is_secret, json_line, redactor, story_line
 from shoal.spec.env import AgentSettings, agent_settings
 from shoal.state.status import NodeState, NodeStatus
 
@@ -71,10 +71,13 @@ class Agent:
         self._say(None)
         await self._act(actions)
         while self.state.stage is not Stage.STOPPED:
-            before = self.state
-            self.state, actions = stages.step(before, await self._observe(), self._rules)
+            before, seen = self.state, await self._observe()
+            self.state, actions = stages.step(before, seen, self._rules)
             self._say(before)
             await self._act(actions)
+            if self.state.stage is Stage.JOIN and seen.head_serving:
+                # The check loads Ray while the raylet starts, instead of after it.
+                self._start_verifier()
             await self._pause()
 
     def _prepare(self) -> int:
@@ -132,7 +135,7 @@ class Agent:
         return await serving(self._settings.address, self._ports.node_manager, timeout=1.0)
 
     def _verdict(self) -> tuple[bool | None, str]:
-        if self._verifier is None or self._verifier.code is None:
+        if self.state.stage is not Stage.VERIFY or self._verifier is None or self._verifier.code is None:
             return None, ""
         try:
             table = parse_table(self._verifier.output(1_000_000))
@@ -158,9 +161,6 @@ class Agent:
         env = ray_command.start_env(self._settings, self._env)
         log = self._logs / f"{self._name()}.ray.log"
         self._ray = Child.start(argv, env=env, log=log, cwd=Path(self._settings.temp_dir))
-        if not self._rules.is_head:
-            # The head serves already, so the check can load Ray while the raylet starts.
-            self._start_verifier()
 
     def _start_verifier(self) -> None:
         if self._verifier is not None:
@@ -225,9 +225,12 @@ def last_words(text: str) -> str:
     return (telling or lines or [""])[-1][:300]
 
 
-def open_log(kind: str) -> EventLog:
-    """The event log on standard output, as a story or as JSON."""
-    return EventLog(sys.stdout, render=json_line if kind == "json" else story_line)
+def open_log(env: Mapping[str, str]) -> EventLog:
+    """The event log on standard output, as a story or as JSON (``SHOAL_LOG``); every secret we know of is masked."""
+    secrets = [value for name, value in env.items() if is_secret(name)]
+    files = [LocalHost().read(env[name]) for name in ("RAY_AUTH_TOKEN_PATH", "SHOAL_API_KEY_FILE") if env.get(name)]
+    mask = redactor([*secrets, *(text.strip() for text in files if text)])
+    return EventLog(sys.stdout, processors=[mask], render=json_line if env.get("SHOAL_LOG") == "json" else story_line)
 
 
 def main(env: Mapping[str, str]) -> int:
@@ -235,9 +238,9 @@ def main(env: Mapping[str, str]) -> int:
     try:
         settings = agent_settings(env)
     except ConfigError as error:
-        open_log(env.get("SHOAL_LOG", ""))("config", str(error).replace("\n", "; "), level="error")
+        open_log(env)("config", str(error).replace("\n", "; "), level="error")
         return EX_CONFIG
-    log = open_log(settings.log)
+    log = open_log(env)
     try:
         return asyncio.run(Agent(settings, env, log).run())
     except ShoalError as error:

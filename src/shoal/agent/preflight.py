@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shoal.errors import CommandFailed, PreconditionFailed
-from shoal.facts import gpu, rdma
+from shoal.facts import gpu, process, rdma
 from shoal.host.base import Host
 from shoal.log import MASK, EventLog, is_secret
 from shoal.spec.env import TABLE, AgentSettings
@@ -60,7 +60,7 @@ def address_is_local(address: str) -> bool:
 
 
 def clean(log: EventLog, settings: AgentSettings) -> None:
-    """Remove the sessions of an earlier Ray of ours; a folder that somebody else made is left as it is."""
+    """Remove the sessions of an earlier Ray of ours; a folder that somebody else made, or uses, is left as it is."""
     folder = Path(settings.temp_dir)
     if not folder.exists():
         folder.mkdir(parents=True, mode=0o700)
@@ -71,9 +71,17 @@ def clean(log: EventLog, settings: AgentSettings) -> None:
             log("clean", f"{folder} was made by somebody else: nothing removed", level="warn")
             return
         (folder / OURS).touch()
+    sessions, current = sorted(folder.glob("session_*")), folder / "ray_current_cluster"
+    if not sessions and not current.exists():
+        return
+    # Our mark does not expire: since then, a Ray of somebody else may have begun to use the folder.
+    if users := process.users(folder):
+        words = process.describe(users[0])
+        log("clean", f"{folder} is in use by {words}: nothing removed", level="warn")
+        return
     # A head refuses to start while this file names it (Ray takes it for a head that still runs).
-    (folder / "ray_current_cluster").unlink(missing_ok=True)
-    for session in sorted(folder.glob("session_*")):
+    current.unlink(missing_ok=True)
+    for session in sessions:
         if session.is_symlink():
             session.unlink()
         else:

@@ -16,6 +16,7 @@ from shoal.state.status import NodeState
 RESTART_WINDOW = 600.0
 SAY_AGAIN = 10.0
 MAX_BACKOFF = 30.0
+MISSES = 3
 
 
 class Stage(StrEnum):
@@ -72,7 +73,9 @@ class State:
     detail: str = ""
     until: float = 0.0
     restarts: tuple[float, ...] = ()
-    misses: int = 0
+    head_misses: int = 0
+    raylet_misses: int = 0
+    stopping: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def step(state: State, seen: Observation, rules: Rules) -> Step:
 
 
 def _to(state: State, stage: Stage, now: float, detail: str) -> State:
-    return replace(state, stage=stage, since=now, said=now, detail=detail, misses=0)
+    return replace(state, stage=stage, since=now, said=now, detail=detail, head_misses=0, raylet_misses=0)
 
 
 def _leave(state: State, seen: Observation, rules: Rules) -> Step:
@@ -166,18 +169,14 @@ def _verify(state: State, seen: Observation, rules: Rules) -> Step:
 def _up(state: State, seen: Observation, rules: Rules) -> Step:
     if not seen.ray_running:
         return _again(state, seen, rules, f"Ray ended: {seen.ray_words}")
-    if not rules.is_head and not seen.head_serving:
-        misses = state.misses + 1
-        if misses >= 3:
-            return _again(state, seen, rules, f"the head does not answer: {seen.head_reason}")
-        return replace(state, misses=misses), ()
-    if not seen.raylet_serving:
-        misses = state.misses + 1
-        if misses >= 3:
-            # `ray start --block` stays for ever when its raylet has ended by SIGTERM or a drain.
-            return _again(state, seen, rules, "the raylet does not answer")
-        return replace(state, misses=misses), ()
-    return (replace(state, misses=0), ()) if state.misses else (state, ())
+    head_misses = 0 if rules.is_head or seen.head_serving else state.head_misses + 1
+    raylet_misses = 0 if seen.raylet_serving else state.raylet_misses + 1
+    if head_misses >= MISSES:
+        return _again(state, seen, rules, f"the head does not answer: {seen.head_reason}")
+    if raylet_misses >= MISSES:
+        # `ray start --block` stays for ever when its raylet has ended by SIGTERM or a drain.
+        return _again(state, seen, rules, "the raylet does not answer")
+    return replace(state, head_misses=head_misses, raylet_misses=raylet_misses), ()
 
 
 def _again(state: State, seen: Observation, rules: Rules, reason: str) -> Step:
@@ -201,15 +200,18 @@ def _backoff(state: State, seen: Observation, rules: Rules) -> Step:
 def _drain(state: State, seen: Observation, rules: Rules) -> Step:
     del rules
     if seen.ray_running:
-        return (replace(state, misses=1), (Action.STOP_RAY,)) if seen.drained and not state.misses else (state, ())
+        ready = seen.drained and not state.stopping
+        return (replace(state, stopping=True), (Action.STOP_RAY,)) if ready else (state, ())
     return _to(state, Stage.STOPPED, seen.now, "left the cluster"), (Action.EXIT,)
 
 
 def _failed(state: State, seen: Observation, rules: Rules) -> Step:
     del rules
-    if seen.stop_requested:
-        return _to(state, Stage.STOPPED, seen.now, state.detail), (Action.EXIT,)
-    return state, ()
+    if not seen.stop_requested:
+        return state, ()
+    if seen.ray_running:
+        return state, (Action.STOP_RAY,)
+    return _to(state, Stage.STOPPED, seen.now, state.detail), (Action.EXIT,)
 
 
 def said(state: State, now: float) -> State:

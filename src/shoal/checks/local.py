@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from shoal.checks.base import Check, Finding, Verdict, fail, ok, run_checks, unknown
 from shoal.facts.model_folder import ModelFolder
 from shoal.facts.system import Listener, Memory, overlaps
-from shoal.plan.local import KV_CACHE_BYTES
 from shoal.plan.node import ClusterPlan
 from shoal.state.status import Versions
 
@@ -27,9 +26,16 @@ class LocalFacts:
     model: ModelFolder | None
 
 
-def memory_needed(nodes: int, weights: int) -> int:
-    """Bytes that N ranks on one machine need."""
-    return BASE + nodes * (PER_NODE + KV_CACHE_BYTES) + 2 * weights
+def memory_needed(nodes: int, weights: int, kv_cache: int) -> int:
+    """Bytes that N ranks on one machine need; ``kv_cache`` is one rank's."""
+    return BASE + nodes * (PER_NODE + kv_cache) + 2 * weights
+
+
+def kv_cache_bytes(plan: ClusterPlan) -> int:
+    """The KV cache of one rank, as vLLM is told; 0 where it chooses itself."""
+    words = plan.engine.arguments
+    flag = "--kv-cache-memory-bytes"
+    return int(words[words.index(flag) + 1]) if flag in words else 0
 
 
 def engine_installed(facts: LocalFacts) -> Verdict:
@@ -45,11 +51,13 @@ def memory_suffices(facts: LocalFacts) -> Verdict:
     """Is there room for all ranks?"""
     if facts.memory is None:
         return unknown("/proc/meminfo cannot be read")
-    need = memory_needed(len(facts.plan.nodes), facts.model.weight_bytes if facts.model else 0)
+    weights = facts.model.weight_bytes if facts.model else 0
+    need = memory_needed(len(facts.plan.nodes), weights, kv_cache_bytes(facts.plan))
     nodes = len(facts.plan.nodes)
     said = f"{facts.memory.usable / GIB:.1f} GiB available, about {need / GIB:.1f} GiB needed for {nodes} node(s)"
     if facts.memory.usable < need:
-        return fail(said, "close programs, or use fewer nodes: shoal up --local --nodes 1")
+        fewer = ", or use fewer nodes: shoal up --local --nodes 1" if nodes > 1 else ""
+        return fail(said, "close other programs" + fewer)
     return ok(said)
 
 

@@ -1,6 +1,7 @@
 """What the agents say of their nodes."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 
 import aiohttp
@@ -22,8 +23,8 @@ async def _ask(http: aiohttp.ClientSession, address: str, port: int) -> NodeStat
     try:
         async with http.get(f"http://{host}:{port}/status") as reply:
             return NodeStatus.model_validate_json(await reply.text())
-    except aiohttp.ClientConnectionError:
-        return "connection refused"
+    except aiohttp.ClientConnectorError as error:
+        return os.strerror(error.errno).lower() if error.errno else str(error)
     except TimeoutError:
         return f"no answer within {PATIENCE.total:g} s"
     except (aiohttp.ClientError, ValueError) as error:

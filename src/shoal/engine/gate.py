@@ -35,6 +35,8 @@ def _missing(address: str, gpus: int, answer: NodeStatus | str | None) -> str:
         return f"{address}: its agent does not answer ({answer or 'not asked yet'})"
     if answer.state is not NodeState.UP:
         return f"{answer.name} ({address}) is {answer.state.value}" + (f": {answer.detail}" if answer.detail else "")
+    if answer.address != address:
+        return f"the agent at {address} says that it is {answer.name} at {answer.address}"
     if answer.gpus != gpus:
         return f"{answer.name} ({address}) offers {answer.gpus} GPU(s), expected {gpus}"
     return ""
@@ -47,6 +49,4 @@ def _differences(nodes: Sequence[NodeStatus]) -> list[str]:
         if len(set(values)) > 1:
             said = (f"{node.name} has {value}" for node, value in zip(nodes, values, strict=True))
             out.append(f"{field} differs: " + ", ".join(said))
-    addresses = [node.address for node in nodes]
-    doubled = sorted({address for address in addresses if addresses.count(address) > 1})
-    return out + [f"several nodes have the address {address}" for address in doubled]
+    return out

@@ -57,10 +57,12 @@ def environment(inherited: Mapping[str, str], request: Request, address: str) ->
     if is_loopback(address):
         # Else the driver looks for the GCS at the machine's address on the LAN.
         env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    copied = [name for name in env if name.startswith("NCCL_") and name not in PER_NODE]
+    env |= request.env
+    asked = {name for name in env.get("VLLM_RAY_EXTRA_ENV_VARS_TO_COPY", "").split(",") if name}
+    copied = asked | {name for name in env if name.startswith("NCCL_") and name not in PER_NODE}
     if copied:
         env["VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"] = ",".join(sorted(copied))
-    return env | dict(request.env)
+    return env
 
 
 def not_carried(env: Mapping[str, str]) -> str:

@@ -42,9 +42,9 @@ def main(env: Mapping[str, str]) -> int:
         request = read_request(settings.engine_plan)
         key = read_key(env).decode()
     except ConfigError as error:
-        open_log(env.get("SHOAL_LOG", ""))("config", str(error).replace("\n", "; "), level="error")
+        open_log(env)("config", str(error).replace("\n", "; "), level="error")
         return EX_CONFIG
-    log = open_log(settings.log)
+    log = open_log(env)
     try:
         return asyncio.run(serve(settings, request, key, env, log))
     except ShoalError as error:

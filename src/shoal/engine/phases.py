@@ -38,12 +38,14 @@ class Timeline:
 
     def enter(self, phase: str, now: float) -> "Timeline":
         """The timeline with ``phase`` begun; itself where that would be a step back or none."""
-        if PHASES.index(phase) <= PHASES.index(self.phase):
+        if not self.phase or PHASES.index(phase) <= PHASES.index(self.phase):
             return self
         return replace(self, phase=phase, since=now, done=(*self.done, (self.phase, now - self.since)))
 
     def finish(self, now: float) -> "Timeline":
-        """The timeline with its last phase ended."""
+        """The timeline with its last phase ended; itself where it has ended already."""
+        if not self.phase:
+            return self
         return replace(self, phase="", done=(*self.done, (self.phase, now - self.since)))
 
     def seconds(self, now: float) -> dict[str, float]:

@@ -19,6 +19,7 @@ from shoal.state.status import EngineState, EngineStatus, NodeState, NodeStatus
 
 PROBE_SECONDS = 10.0
 QUICK_PROBE_SECONDS = 3.0
+WORDS = {EngineState.STARTING: "vLLM is loading", EngineState.READY: "tokens are produced"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class Supervisor:
             self._tokens = Tokens()
             verdict = await self._gate()
             if not verdict.open:
-                return await self._hold(f"the gate stayed shut for {self._settings.join_timeout:g} s: {verdict.reason}")
+                waited = time.monotonic() - self._timeline.since
+                return await self._hold(f"the gate stayed shut for {waited:.0f} s: {verdict.reason}")
             why = await self._serve()
             if self.stop.is_set():
                 return None
@@ -88,6 +90,7 @@ class Supervisor:
 
     async def _hold(self, why: str) -> None:
         """Stay down and tell why until somebody acts: an exit would only be restarted into the same fault."""
+        self._timeline = self._timeline.finish(time.monotonic())
         self._show(EngineState.FAILED, why)
         await self.stop.wait()
 
@@ -115,7 +118,7 @@ class Supervisor:
         """Start the server, wait for its first token, watch it until it ends; returns why it ended."""
         self._start_child()
         self._enter(phases.PLACEMENT)
-        self._show(EngineState.STARTING, "starting vLLM")
+        self._show(EngineState.STARTING, "")
         while self._running():
             await self._follow()
             if self._timeline.phase == phases.FIRST_TOKEN and await self._client.one_token(PROBE_SECONDS):
@@ -163,8 +166,8 @@ class Supervisor:
         self._timeline = self._timeline.finish(now)
         self._tokens = self._tokens.probed(produced=True, now=now)
         took = ", ".join(f"{name} {value:g} s" for name, value in self._timeline.seconds(now).items())
+        self._log("phase", f"done: {took}")
         self._show(EngineState.READY, "")
-        self._log("ready", f"a token was produced ({took})")
 
     async def _watch(self) -> None:
         while self._running():
@@ -223,7 +226,7 @@ class Supervisor:
             return
         if state is not self.view.state:
             bad = state in {EngineState.FAILED, EngineState.UNREADY, EngineState.RESTARTING}
-            self._log(state.value, detail or "tokens are produced", level="warn" if bad else "info")
+            self._log(state.value, detail or WORDS.get(state, ""), level="warn" if bad else "info")
         self.view = replace(self.view, state=state, detail=detail)
 
     async def _sleep(self, seconds: float) -> None:

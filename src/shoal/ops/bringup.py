@@ -43,7 +43,7 @@ def bring_up(
             report("taking down what was started")
             local.down(env)
             if isinstance(error, StartFailed):
-                error.fix = f"read the logs: ls {local.cluster_dir(env) / 'logs'}"
+                error.fix = "shoal logs   # what each process said; they are kept"
             elif isinstance(error, OSError):
                 raise ShoalError("the cluster could not be started", why=str(error)) from error
             raise

@@ -21,8 +21,10 @@ from shoal.engine.keys import ensure_key
 from shoal.engine.launch import Request
 from shoal.errors import AlreadyRunning, PreconditionFailed, ShoalError, StartFailed
 from shoal.facts.model_folder import ModelFolder, inspect
+from shoal.facts.process import read_boot_id
 from shoal.facts.system import listeners, read_memory
 from shoal.facts.versions import versions
+from shoal.facts.vllm_options import known_options
 from shoal.host.local import LocalHost, spawn_daemon
 from shoal.ops import sweep
 from shoal.ops.models import resolve
@@ -31,7 +33,7 @@ from shoal.plan.local import LocalSpec, check_nodes, plan_local
 from shoal.plan.node import ClusterPlan
 from shoal.plan.parallel import on_cpu
 from shoal.spec.environ import cache_dir, state_dir
-from shoal.spec.registry import ModelEntry
+from shoal.spec.registry import ModelEntry, check_options
 from shoal.state import run as runs
 from shoal.state.run import NodeRecord, RunRecord
 from shoal.state.status import ClusterState, ClusterStatus, NodeState
@@ -98,7 +100,7 @@ def refuse_second(env: Mapping[str, str]) -> None:
     record = running(env)
     if record is None:
         return
-    lives = [proc for proc in record.procs if sweep.alive(proc)]
+    lives = [proc for proc in record.procs if sweep.alive(proc, record.boot_id)]
     if lives:
         names = ", ".join(f"{proc.name} (pid {proc.pid})" for proc in lives)
         raise AlreadyRunning(
@@ -118,7 +120,10 @@ def prepare(wish: Wish, env: Mapping[str, str], report: Callable[[str], None]) -
     if versions().vllm is None or versions().ray is None:
         raise PreconditionFailed("vLLM and Ray are not installed in this Python", why=sys.executable, fix="make engine")
     model_path = str(resolve(wish.model, cache, LocalHost(), report, sys.executable))
-    model = inspect(Path(model_path)) if Path(model_path).is_dir() or "/" in wish.model.model else None
+    model = inspect(Path(model_path)) if Path(model_path).is_dir() else None
+    if wish.model.origin != "built-in" and wish.model.options:
+        report("reading the options that the installed vLLM knows")
+        check_options(wish.model, known_options(LocalHost(), sys.executable, cache))
     layers = model.num_hidden_layers if model is not None else None
     spec = LocalSpec(
         nodes=wish.nodes,
@@ -189,6 +194,7 @@ def _record(plan: ClusterPlan, spec: LocalSpec) -> RunRecord:
     )
     return RunRecord(
         run_id=spec.run_id,
+        boot_id=read_boot_id(LocalHost()),
         cluster=plan.name,
         created=time.time(),
         model=plan.engine.model,
@@ -241,7 +247,7 @@ def follow(env: Mapping[str, str], show: Callable[[ClusterStatus], None]) -> Clu
 
 
 def _hopeless(record: RunRecord, status: ClusterStatus) -> str:
-    dead = [proc for proc in record.procs if sweep.alive(proc) is None]
+    dead = [proc for proc in record.procs if sweep.alive(proc, record.boot_id) is None]
     if dead:
         last = (LocalHost().read(f"{record.log_dir}/{dead[0].name}.log") or "").strip().splitlines()[-1:]
         return f"{dead[0].name} (its {dead[0].kind} process) ended: {' '.join(last) or 'it said nothing'}"
@@ -299,7 +305,7 @@ def _end_kind(record: RunRecord, kind: str) -> list[str]:
     procs = [proc for proc in record.procs if proc.kind == kind]
     done = []
     for group in ([proc for proc in procs if proc.name != "head"], [proc for proc in procs if proc.name == "head"]):
-        living = [process for proc in group if (process := sweep.alive(proc))]
+        living = [process for proc in group if (process := sweep.alive(proc, record.boot_id))]
         for process in living:
             _terminate(process)
         psutil.wait_procs(living, timeout=GRACE[kind])

@@ -66,7 +66,8 @@ def _folder_or_name(entry: ModelEntry) -> Path | str:
     try:
         path = Path(entry.model).expanduser()
         if path.is_dir():
-            return path
+            # vLLM runs in another folder than the caller.
+            return path.resolve()
         absent = not path.exists()
     except (OSError, RuntimeError) as error:
         raise PreconditionFailed(f"model {entry.key}: cannot look at {entry.model}", why=str(error), fix=fix) from error

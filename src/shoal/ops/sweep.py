@@ -1,11 +1,12 @@
 """Find and end what belongs to one run, and nothing else: processes by mark, folder or record; shared memory by age."""
 
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
 
+from shoal.facts.process import link, others, places, read_boot_id, read_stat
+from shoal.host.local import LocalHost
 from shoal.state.run import Proc
 
 SHM = Path("/dev/shm")  # noqa: S108 (the kernel's folder, its files are told apart by owner, name, age and use)
@@ -13,19 +14,25 @@ SHM = Path("/dev/shm")  # noqa: S108 (the kernel's folder, its files are told ap
 SHM_NAMES = ("psm_*", "*-cpushm_*", "sem.mp-*", "sem.loky-*")
 
 
-def alive(proc: Proc) -> psutil.Process | None:
-    """The recorded process, if that very process still runs (an id alone may have been given to another)."""
+def alive(proc: Proc, boot_id: str) -> psutil.Process | None:
+    """The process recorded in that boot, if that very process still runs.
+
+    An id alone may have been given to another. Ticks, unlike the time of day, do not move when the clock is set.
+    """
+    host = LocalHost()
     try:
         process = psutil.Process(proc.pid)
-        same = abs(process.create_time() - proc.started) < 0.05
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None
+    stat = read_stat(host, proc.pid)
+    same = stat is not None and not stat.ended and stat.ticks == proc.ticks and read_boot_id(host) == boot_id
+    return process if same else None
 
 
 def record(name: str, kind: str, pid: int) -> Proc:
-    """The record of a process that was just started."""
-    return Proc(name=name, kind=kind, pid=pid, started=psutil.Process(pid).create_time())
+    """The record of a process that was just started; one that is gone already has ticks that none has."""
+    stat = read_stat(LocalHost(), pid)
+    return Proc(name=name, kind=kind, pid=pid, ticks=stat.ticks if stat else -1)
 
 
 def belonging(run_id: str, folders: Iterable[Path]) -> list[psutil.Process]:
@@ -36,16 +43,14 @@ def belonging(run_id: str, folders: Iterable[Path]) -> list[psutil.Process]:
     parents are never among them.
     """
     roots = tuple(f"{folder.resolve()}/" for folder in folders)
-    me = {psutil.Process().pid, *(parent.pid for parent in psutil.Process().parents())}
-    return [process for process in psutil.process_iter() if process.pid not in me and _belongs(process, run_id, roots)]
+    return [process for process in others() if _belongs(process, run_id, roots)]
 
 
 def _belongs(process: psutil.Process, run_id: str, roots: tuple[str, ...]) -> bool:
-    base = Path("/proc") / str(process.pid)
-    if f"SHOAL_RUN_ID={run_id}".encode() in _bytes(base / "environ").split(b"\0"):
+    environ = Path("/proc") / str(process.pid) / "environ"
+    if f"SHOAL_RUN_ID={run_id}".encode() in _bytes(environ).split(b"\0"):
         return True
-    places = (_link(base / "cwd"), _link(base / "fd" / "1"), _link(base / "fd" / "2"))
-    return any(f"{place}/".startswith(roots) for place in places if place) and not _has_terminal(process)
+    return any(f"{place}/".startswith(roots) for place in places(process.pid)) and not _has_terminal(process)
 
 
 def _has_terminal(process: psutil.Process) -> bool:
@@ -60,13 +65,6 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
-
-
-def _link(path: Path) -> str:
-    try:
-        return str(path.readlink()).removesuffix(" (deleted)")
-    except OSError:
-        return ""
 
 
 def end(processes: list[psutil.Process], *, grace: float) -> list[psutil.Process]:
@@ -118,16 +116,7 @@ def _in_use(folder: Path) -> set[str]:
                 used.add(line[line.index(prefix) :].decode(errors="replace").removesuffix(" (deleted)"))
         fds = process / "fd"
         try:
-            used.update(link for fd in fds.iterdir() if (link := _link(fd)).startswith(f"{folder}/"))
+            used.update(open_ for fd in fds.iterdir() if (open_ := link(fd)).startswith(f"{folder}/"))
         except OSError:
             continue
     return used
-
-
-def wait_gone(proc: Proc, seconds: float) -> bool:
-    """Whether the recorded process has ended within ``seconds``."""
-    for _ in range(int(seconds / 0.1) + 1):
-        if alive(proc) is None:
-            return True
-        time.sleep(0.1)
-    return False

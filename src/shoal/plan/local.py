@@ -8,10 +8,13 @@ from shoal.plan.models import option_arguments
 from shoal.plan.node import ClusterPlan, EnginePlan, NodePlan, Setting
 from shoal.plan.parallel import Parallel
 from shoal.plan.ports import BLOCK, node_ports
-from shoal.spec.registry import ModelEntry
+from shoal.spec.registry import ModelEntry, Option
 
 MAX_NODES = 16
 KV_CACHE_BYTES = 512 << 20
+# What the registry does not say. Without compilation no C++ compiler is needed, and the first start is about 40 s
+# shorter on two cores.
+CPU_DEFAULTS: dict[str, Option] = {"compilation-config": '{"mode": 0}', "kv-cache-memory-bytes": KV_CACHE_BYTES}
 GUARD = "shoal.engine.guard.KeyGuard"
 
 
@@ -43,9 +46,26 @@ def check_nodes(count: int) -> int:
 
 
 def plan_local(spec: LocalSpec) -> ClusterPlan:
-    """Every process to be started, with its environment and the reasons."""
+    """Every process to be started, with its environment and the reasons.
+
+    Raises:
+        UsageError: two of its processes would have to listen on one port.
+    """
     nodes = tuple(_node(spec, index) for index in range(check_nodes(spec.nodes)))
-    return ClusterPlan("local", nodes, _engine(spec, nodes))
+    plan = ClusterPlan("local", nodes, _engine(spec, nodes))
+    _check_ports(plan)
+    return plan
+
+
+def _check_ports(plan: ClusterPlan) -> None:
+    users: dict[tuple[str, int], str] = {}
+    for address, port, purpose in plan.listening():
+        if other := users.get((address, port)):
+            raise UsageError(
+                f"port {port} of {address} is wanted for {other} and for {purpose}",
+                fix="choose others with --port, --agent-port or --port-base",
+            )
+        users[address, port] = purpose
 
 
 def _address(index: int) -> str:
@@ -76,6 +96,8 @@ def _node(spec: LocalSpec, index: int) -> NodePlan:
 
 
 def _common(spec: LocalSpec, index: int) -> tuple[Setting, ...]:
+    local = Path(spec.model_path).is_absolute()
+    offline = (Setting("HF_HUB_OFFLINE", "1", "the model is a local folder"),) if local else ()
     return (
         Setting("VLLM_HOST_IP", _address(index), "each loopback node has an address of its own"),
         Setting("RAY_ADDRESS", _head_address(spec), "the GCS on the head"),
@@ -94,7 +116,7 @@ def _common(spec: LocalSpec, index: int) -> tuple[Setting, ...]:
         Setting("TORCHINDUCTOR_CACHE_DIR", str(spec.cache_dir / "inductor"), "not left in /tmp"),
         Setting("VLLM_CACHE_ROOT", str(spec.cache_dir / "vllm"), "kept over restarts"),
         Setting("VLLM_NO_USAGE_STATS", "1", "nothing is sent anywhere"),
-        Setting("HF_HUB_OFFLINE", "1", "the model is a local folder"),
+        *offline,
     )
 
 
@@ -124,9 +146,7 @@ def _engine(spec: LocalSpec, nodes: tuple[NodePlan, ...]) -> EnginePlan:
 
 
 def _arguments(spec: LocalSpec, head: str) -> tuple[str, ...]:
-    options = dict(spec.model.options)
-    if "kv-cache-memory-bytes" not in options:
-        options["kv-cache-memory-bytes"] = KV_CACHE_BYTES
+    options = CPU_DEFAULTS | dict(spec.model.options)
     return (
         "--model", spec.model_path,
         "--served-model-name", spec.model.key,

@@ -121,6 +121,8 @@ class ServeSettings(Settings):
         nodes = tuple((str(ipaddress.ip_address(address)), int(gpus or "1")) for address, _, gpus in pairs)
         if any(gpus < 0 for _, gpus in nodes):
             raise ValueError("a node cannot have fewer than 0 GPUs")
+        if len({address for address, _ in nodes}) < len(nodes):
+            raise ValueError("a node is named twice")
         return nodes
 
 
@@ -139,6 +141,7 @@ def _unknown(env: Mapping[str, str]) -> list[str]:
     return [
         f"{name} is not a setting of shoal; {did_you_mean(name, known)}"
         for name in sorted(env)
+        # SHOAL_TEST_* speaks to shoal's own tests, whose environment everything they start inherits.
         if name.startswith("SHOAL_") and name not in known and not name.startswith("SHOAL_TEST_")
     ]
 
@@ -167,6 +170,9 @@ def agent_settings(env: Mapping[str, str]) -> AgentSettings:
     settings = _read(AgentSettings, env)
     if settings.mode == "worker" and not settings.ray_address:
         raise ConfigError("RAY_ADDRESS is not set: a worker needs the head's ADDRESS:PORT", fix="set RAY_ADDRESS")
+    if env.get("RAY_AUTH_TOKEN"):
+        why = "a token in the environment is inherited by every task that Ray runs"
+        raise ConfigError("RAY_AUTH_TOKEN is set", why=why, fix="put it into a file and set RAY_AUTH_TOKEN_PATH")
     return settings
 
 

@@ -14,7 +14,7 @@ Option = str | int | float | bool
 # What shoal decides itself, from the plan; a second word on them would contradict it.
 RESERVED = {
     "host", "port", "api-key", "middleware", "served-model-name", "distributed-executor-backend",
-    "pipeline-parallel-size",
+    "pipeline-parallel-size", "tensor-parallel-size", "data-parallel-size",
 }  # fmt: skip
 TYPED = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool")}
 

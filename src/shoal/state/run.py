@@ -13,14 +13,14 @@ from shoal.host.local import LocalHost
 
 
 class Proc(BaseModel):
-    """A process of ours. A process id alone may be reused, so its start time goes with it."""
+    """A process of ours. An id alone may be reused, so its start, in clock ticks since the boot, goes with it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     kind: str
     pid: int
-    started: float
+    ticks: int
 
 
 class NodeRecord(BaseModel):
@@ -36,11 +36,12 @@ class NodeRecord(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """A cluster that was started here."""
+    """A cluster that was started here. Its processes are of the boot that ``boot_id`` names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: str
+    boot_id: str
     cluster: str
     created: float
     model: str
@@ -63,10 +64,21 @@ def run_file(folder: Path) -> Path:
 
 
 def load(folder: Path) -> RunRecord | None:
-    """The record in ``folder``, or None where nothing was started."""
-    text = LocalHost().read(str(run_file(folder)))
-    if text is None:
+    """The record in ``folder``, or None where nothing was started.
+
+    Raises:
+        ShoalError: there is one, and it cannot be read or understood.
+    """
+    try:
+        text = run_file(folder).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise ShoalError(
+            f"cannot read {run_file(folder)}",
+            why=error.strerror or str(error),
+            fix=f"ls -ld {run_file(folder)}   # it must be a file that you may read",
+        ) from error
     try:
         return RunRecord.model_validate_json(text)
     except ValidationError as error:

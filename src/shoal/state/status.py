@@ -50,9 +50,9 @@ class ClusterState(StrEnum):
 
 
 class Document(BaseModel):
-    """Base of all parts: immutable, no unknown fields."""
+    """Base of all parts: immutable; a reader passes over fields that a newer writer added."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Versions(Document):
@@ -117,7 +117,7 @@ def judge(nodes: tuple[NodeStatus, ...], engine: EngineStatus | None) -> Cluster
     if engine.state is EngineState.FAILED or any(node.state is NodeState.FAILED for node in nodes):
         return ClusterState.FAILED
     if engine.state is EngineState.READY:
-        whole = all(node.state is NodeState.UP for node in nodes)
+        whole = bool(nodes) and all(node.state is NodeState.UP for node in nodes)
         return ClusterState.READY if whole else ClusterState.DEGRADED
     starting = {EngineState.WAITING, EngineState.STARTING}
     if engine.state in starting and not any(node.state is NodeState.LOST for node in nodes):

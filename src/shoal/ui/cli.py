@@ -19,14 +19,15 @@ VERBS = {
     "logs": "Show what the nodes and the engine said.",
     "down": "Take the cluster down and leave nothing behind.",
     "completion": "Print the completion script for a shell.",
-    "agent": "Run this node's agent (in containers; configured by the environment).",
-    "serve": "Run the engine supervisor (in containers; configured by the environment).",
+    "agent": "Run this node's agent (set by the environment).",
+    "serve": "Run the engine supervisor (set by the environment).",
 }
 EXIT_CODES = """\b
 Exit codes:
-  0  done            1  failed, or not ready      2  wrong call or setting
-  3  host not asked  4  nothing, or one, is up    5  machine not fit: nothing started
-  6  started, did not come up, taken down again   130  interrupted
+  0  done                     1  failed, or not ready
+  2  wrong call or setting    3  a host could not be asked
+  4  nothing, or one, is up   5  machine not fit: nothing was started
+  6  did not come up          130  interrupted
 """
 
 

@@ -43,6 +43,7 @@ def summary(ready: Ready, *, detached: bool) -> list[tuple[str, str]]:
     return [
         ("question", ready.question),
         ("answer", answer.text.strip()),
+        ("start", seconds(ready.status.engine) if ready.status.engine else ""),
         ("speed", f"{answer.tokens} tokens in {answer.seconds:.1f} s, {answer.tokens_per_second:.0f} tokens/s"),
         ("endpoint", ready.record.endpoint),
         ("model", ready.record.model),
@@ -168,7 +169,9 @@ class Terminal:
 
     def status(self, status: ClusterStatus) -> None:
         """The table."""
-        self._live.update(Group(Text(f"{self._elapsed()}  bringing up {len(status.nodes)} node(s)"), table(status)))
+        title = Text(f"{self._elapsed()}  bringing up {len(status.nodes)} node(s)")
+        phases = Text(seconds(status.engine) if status.engine else "", style="dim")
+        self._live.update(Group(title, table(status), phases))
 
     def ready(self, ready: Ready) -> None:
         """The last table, and the summary."""
@@ -192,7 +195,7 @@ def table(status: ClusterStatus) -> Table:
             Text(node.name), node.role, Text(node.address), _state(node.state.value), str(node.gpus), _about(node)
         )
     if engine := status.engine:
-        words = engine.detail or seconds(engine)
+        words = engine.detail or engine.phase
         out.add_row("engine", "vLLM", Text(engine.model), _state(engine.state.value), "", Text(words))
     return out
 

@@ -24,6 +24,7 @@ from shoal.ui import observers
 from shoal.ui.fail import error_line
 
 INTERRUPTED = 130
+PORT = click.IntRange(1024, 65000)
 
 
 @click.command("up")
@@ -38,11 +39,17 @@ INTERRUPTED = 130
     "--models", type=click.Path(path_type=Path), metavar="FILE", help="A model registry beside the built-in one."
 )
 @click.option("--detach", "-d", is_flag=True, help="Return once a token was produced; leave it running.")
-@click.option("--port", default=8000, show_default=True, help="Port of the API.")
+@click.option("--port", type=PORT, default=8000, show_default=True, help="Port of the API.")
 @click.option(
-    "--agent-port", default=8700, show_default=True, help="Port of the agents; the supervisor has the next one."
+    "--agent-port",
+    type=PORT,
+    default=8700,
+    show_default=True,
+    help="Port of the agents; the supervisor has the next one.",
 )
-@click.option("--port-base", default=27000, show_default=True, help="First port of Ray's; a hundred per node.")
+@click.option(
+    "--port-base", type=PORT, default=27000, show_default=True, help="First port of Ray's; a hundred per node."
+)
 @click.option(
     "--join-timeout", default=120.0, show_default=True, metavar="S", help="Seconds the gate waits for the nodes."
 )

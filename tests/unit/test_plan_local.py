@@ -170,3 +170,23 @@ def test_more_stages_than_layers_are_refused() -> None:
     with pytest.raises(UsageError) as raised:
         on_cpu(31, 30)
     assert raised.value.what == "--nodes 31 is more than the model's 30 layers"
+
+
+@pytest.mark.parametrize("ports", [{"api_port": 27000}, {"api_port": 8700}, {"agent_port": 27104, "port_base": 27000}])
+def test_one_port_for_two_is_refused(ports: dict[str, int]) -> None:
+    """Ports that the user chose so that two processes would share one are refused by name."""
+    with pytest.raises(UsageError, match=r"is wanted for .+ and for "):
+        plan_local(replace(spec(2), **ports))
+
+
+def test_what_the_registry_says_wins() -> None:
+    """A model's own compilation setting takes the place of the CPU's default."""
+    model = replace(SPEC.model, options={"compilation-config": "3"})
+    words = plan_local(replace(SPEC, model=model)).engine.arguments
+    assert words[words.index("--compilation-config") + 1] == "3"
+
+
+def test_the_hub_is_asked_only_for_what_is_not_here() -> None:
+    """A model folder is served offline, a hub name is not."""
+    here, hub = (plan_local(replace(SPEC, model_path=path)) for path in ("/models/x", "org/name"))
+    assert [plan.head.env.get("HF_HUB_OFFLINE") for plan in (here, hub)] == ["1", None]

@@ -378,3 +378,19 @@ class World(RuleBasedStateMachine):
 
 World.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 TestAnyWalk = World.TestCase
+
+
+def test_a_fatal_line_ends_the_join_at_once() -> None:
+    """A process of Ray's that died is a reason to stop, long before `ray start` gives up asking for it."""
+    walk = Walk(HEAD)
+    stage, actions = walk.see(ray_running=True, ray_fault="gcs_server: Unsupported GCS storage type: x")
+    assert (stage, actions) == (Stage.BACKOFF, (STOP,))
+    assert walk.state.detail == "Ray failed: gcs_server: Unsupported GCS storage type: x"
+
+
+def test_a_failed_agent_stops_ray_before_it_leaves() -> None:
+    """Told to stop while Ray still runs, an agent that had given up ends Ray first."""
+    walk = Walk(replace(HEAD, restarts=0))
+    walk.see(ray_tail="boom")
+    assert walk.see(ray_running=True, stop_requested=True) == (Stage.FAILED, (STOP,))
+    assert walk.see(stop_requested=True) == (Stage.STOPPED, (EXIT,))

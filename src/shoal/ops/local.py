@@ -290,14 +290,16 @@ def down(env: Mapping[str, str]) -> list[str]:
         raise ShoalError(f"could not end {names}", fix="end them by hand, then: shoal down")
     if rest:
         done.append(f"ended {len(rest)} process(es) that were left over")
-    segments = sweep.remove_shared_memory(record.created)
+    # A reboot empties /dev/shm: whatever is there now was made by somebody after it.
+    rebooted = record.boot_id != read_boot_id(LocalHost())
+    segments = [] if rebooted else sweep.remove_shared_memory(record.created)
     if segments:
         done.append(f"removed {len(segments)} shared memory segment(s)")
     shutil.rmtree(record.temp_dir, ignore_errors=True)
     (folder / "ray.token").unlink(missing_ok=True)
     (folder / "engine.json").unlink(missing_ok=True)
     runs.remove(folder)
-    return done
+    return done or ["removed what a cluster left that is gone"]
 
 
 def _end_kind(record: RunRecord, kind: str) -> list[str]:
@@ -309,12 +311,14 @@ def _end_kind(record: RunRecord, kind: str) -> list[str]:
         for process in living:
             _terminate(process)
         psutil.wait_procs(living, timeout=GRACE[kind])
-        done += [f"stopped {proc.name}" for proc in group]
+        done += [f"stopped {proc.name}" for proc in group if proc.pid in {process.pid for process in living}]
     return done
 
 
 def _terminate(process: psutil.Process) -> None:
     try:
         process.terminate()
+        # A stopped process gets no signal but this one.
+        process.resume()
     except psutil.NoSuchProcess:
         return

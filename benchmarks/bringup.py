@@ -33,6 +33,7 @@ from shoal.agent.ray_command import start_argv, start_env
 from shoal.engine.launch import argv as engine_argv
 from shoal.engine.launch import environment, read_request
 from shoal.facts.versions import versions
+from shoal.ops import sweep
 from shoal.plan.local import LocalSpec, plan_local
 from shoal.plan.parallel import on_cpu
 from shoal.spec.env import agent_settings
@@ -114,6 +115,7 @@ def by_hand(model: Path, arguments: Sequence[str], folder: Path) -> dict[str, An
     base = {name: value for name, value in environ().items() if name != "PYTHONDONTWRITEBYTECODE"}
     nodes = [agent_settings(node.env) for node in plan.nodes]
     marks = {}
+    born = time.time()
     began = time.monotonic()
     try:
         start(start_argv(sys.executable, nodes[0], 1), start_env(nodes[0], base | plan.nodes[0].env), "head.log")
@@ -139,6 +141,7 @@ def by_hand(model: Path, arguments: Sequence[str], folder: Path) -> dict[str, An
         return {"seconds": time.monotonic() - began, "phases": marks}
     finally:
         end(children)
+        sweep.remove_shared_memory(born)
 
 
 def end(children: Sequence["subprocess.Popen[bytes]"]) -> None:

@@ -54,7 +54,7 @@ def _node(node: NodeRecord, answer: NodeStatus | str, *, young: bool) -> NodeSta
         role="head" if node.role == "head" else "worker",
         address=node.address,
         state=NodeState.STARTING if young else NodeState.LOST,
-        detail=f"its agent: {answer}",
+        detail="" if young else f"its agent: {answer}",
         gpus=node.gpus,
     )
 

@@ -5,7 +5,7 @@
 *By hand* is what an expert with a stopwatch would do: start Ray's head, start the worker at the moment the GCS listens,
 start the same vLLM with the same arguments at the moment the worker's node is registered, ask for a token at the moment
 the server answers. Both columns end with the first token of the same model over the same two nodes. The by-hand column
-has no gate, no token authentication check, no verification and nobody watching.
+has no gate, no verification and nobody watching.
 """
 
 import argparse

@@ -17,7 +17,18 @@ def child(folder: Path, text: str, switch: str) -> tuple[int, list[str]]:
     """A run of pytest over one file: its exit status, and the lines that name a skipped test."""
     (folder / "test_it.py").write_text(text)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "SHOAL_TEST_ALL"))}
-    argv = (sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider", str(folder))
+    argv = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "tests.conftest",
+        "-p",
+        "no:cacheprovider",
+        f"--rootdir={folder}",
+        str(folder),
+    )
     done = subprocess.run(
         argv, cwd=ROOT, env=env | {"SHOAL_TEST_ALL": switch}, capture_output=True, text=True, check=False, timeout=60
     )

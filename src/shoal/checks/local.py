@@ -9,8 +9,8 @@ from shoal.plan.node import ClusterPlan
 from shoal.state.status import Versions
 
 GIB = 1 << 30
-# Resident sizes measured with vLLM 0.32 on CPU: API server and engine core 1.4 GiB together, a node's Ray 0.5 GiB,
-# a rank 1.1 GiB besides weights and KV cache (docs/explanation/numbers.md has the command).
+# Resident sizes at rest with vLLM 0.32 on CPU: API server and engine core 1.3 GiB together, a node's Ray 0.6 GiB, and a
+# rank 0.8 GiB besides weights and KV cache (docs/explanation/numbers.md). Loading takes a little more.
 BASE, PER_NODE = int(1.4 * GIB), int(1.6 * GIB)
 
 

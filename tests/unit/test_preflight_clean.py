@@ -165,6 +165,12 @@ def test_the_banner_names_every_setting_and_where_it_came_from(heard: Heard) -> 
     ]
 
 
+def test_the_banner_names_what_nothing_reads(heard: Heard) -> None:
+    """Variables of hand-written files are accepted, and told to be read by nothing."""
+    banner(heard.log, {"MASTER_ADDR": "10.0.0.1", "RANK": "", "NCCL_TIMEOUT": "60"})
+    assert heard.lines[-1] == "read by nothing here: MASTER_ADDR, NCCL_TIMEOUT"
+
+
 def test_the_banner_masks_secrets(heard: Heard) -> None:
     """No secret is in the banner, though its name is; the path of a token is told."""
     secrets = {"HF_TOKEN": "hf_1", "VLLM_API_KEY": "k", "RAY_AUTH_TOKEN": "t"}

@@ -10,6 +10,7 @@ from shoal.facts import gpu, process, rdma
 from shoal.host.base import Host
 from shoal.log import MASK, EventLog, is_secret
 from shoal.spec.env import TABLE, AgentSettings
+from shoal.spec.env_table import UNREAD
 
 # Variables of others that shape what happens here, by prefix.
 SHOWN = ("NCCL_", "GLOO_", "UCX_", "CUDA_VISIBLE", "NVIDIA_VISIBLE", "RAY_", "VLLM_", "HF_", "OMP_")
@@ -26,6 +27,8 @@ def banner(log: EventLog, env: Mapping[str, str]) -> None:
     for name in sorted(env):
         if name.startswith(SHOWN) and name not in table:
             log("banner", f"{name}={MASK if is_secret(name) else env[name]} (set)")
+    if unread := [row.name for row in UNREAD if env.get(row.name)]:
+        log("banner", f"read by nothing here: {', '.join(unread)}")
 
 
 def look(log: EventLog, host: Host) -> int:

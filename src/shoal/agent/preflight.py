@@ -1,5 +1,6 @@
 """BANNER, PREFLIGHT and CLEAN: say what was set, look at the machine, remove what an earlier run of ours left."""
 
+import os
 import shutil
 import socket
 from collections.abc import Mapping
@@ -29,6 +30,15 @@ def banner(log: EventLog, env: Mapping[str, str]) -> None:
             log("banner", f"{name}={MASK if is_secret(name) else env[name]} (set)")
     if unread := [row.name for row in UNREAD if env.get(row.name)]:
         log("banner", f"read by nothing here: {', '.join(unread)}")
+
+
+def plugin(log: EventLog, env: Mapping[str, str]) -> None:
+    """Warn of a network plugin that cannot be loaded: NCCL then takes its own network, and says so only at INFO."""
+    path = env.get("NCCL_NET_PLUGIN", "").strip()
+    if "/" in path and not os.access(path, os.R_OK):
+        why = "cannot be read" if Path(path).exists() else "is not there"
+        what = f"NCCL_NET_PLUGIN={path} {why}: NCCL uses its own network; correct the path, or remove the variable"
+        log("preflight", what, level="warn")
 
 
 def look(log: EventLog, host: Host) -> int:

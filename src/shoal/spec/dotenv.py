@@ -15,7 +15,7 @@ from shoal.errors import ConfigError
 BLANK = "\t\v\f\r \x85\xa0"
 NAME = re.compile(r"[\w.\-\[\]]*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-ESCAPE = re.compile(r"\\(?:[abfnrtv$\"\\]|0[0-7]{1,3})")
+ESCAPE = re.compile(r"\\(?:[abfnrtv$\"\\]|0[0-3][0-7]{2})")
 ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", '"': '"', "\\": "\\"}
 DEEPEST = 20
 LARGEST = 1 << 20
@@ -175,7 +175,7 @@ def _unescape(match: re.Match[str]) -> str:
     code = match[0][1:]
     if code == "$":
         return "$$"  # the template's own word for a dollar
-    return chr(int(code, 8) & 0xFF) if code.startswith("0") else ESCAPES[code]
+    return chr(int(code, 8)) if code.startswith("0") else ESCAPES[code]
 
 
 @dataclass(frozen=True)

@@ -320,11 +320,10 @@ RAY = (
     Variable("RAY_DISABLE_DOCKER_CPU_WARNING", "flag", "", ("ray",), "1: no warning about CPU limits of containers"),
     Variable(
         "RAY_AUTH_MODE",
-        "choice",
+        "text",
         "",
         ("ray",),
-        "`token`: Ray refuses whoever has no token",
-        choices=("disabled", "token"),
+        "`token`: Ray refuses whoever has no token; `disabled`: it does not",
         since="Ray 2.52",
     ),
     Variable("RAY_AUTH_TOKEN_PATH", "path", "", ("ray",), "file with Ray's token, mode 0600", since="Ray 2.52"),

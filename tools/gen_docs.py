@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from click import Group
 from click.testing import CliRunner
 from pydantic import BaseModel
 
@@ -22,8 +24,9 @@ from shoal.plan.local import LocalSpec, plan_local
 from shoal.plan.node import Setting
 from shoal.plan.parallel import on_cpu
 from shoal.plan.ports import node_ports
-from shoal.spec.env import TABLE, AgentSettings, ServeSettings, Variable
+from shoal.spec.env_table import CONTAINER, FABRIC, GPU, MODELS, NCCL, NODE, RAY, UNREAD
 from shoal.spec.registry import RESERVED, builtin
+from shoal.spec.variable import Reader, Variable
 from shoal.state import status
 from shoal.state.status import ClusterState, ClusterStatus, EngineState, NodeState
 from shoal.ui.cli import VERBS
@@ -35,7 +38,29 @@ MADE = "<!-- Made by tools/gen_docs.py. Change the source that it reads, then: m
 WIDTH = 78  # what click takes of a terminal of 80 columns
 HEAD, WORKER = "127.0.0.1", "127.0.0.2"
 
-READERS = {"agent": "the agent", "serve": "the supervisor", "both": "both"}
+READERS: Mapping[Reader, str] = {
+    "agent": "the agent",
+    "serve": "the supervisor",
+    "compose": "the container",
+    "nccl": "NCCL",
+    "gloo": "Gloo",
+    "ucx": "UCX",
+    "ray": "Ray",
+    "vllm": "vLLM",
+    "cuda": "CUDA",
+    "hub": "Hugging Face",
+    "nothing": "nothing",
+}
+GROUPS: Mapping[str, tuple[Variable, ...]] = {
+    "The node and the engine": NODE,
+    "The container": CONTAINER,
+    "NCCL": NCCL,
+    "Between the nodes": FABRIC,
+    "GPUs": GPU,
+    "Ray": RAY,
+    "Models": MODELS,
+    "Found in hand-written files": UNREAD,
+}
 
 NODE_STATES = {
     NodeState.STARTING: "The cluster was started less than 20 s ago, and this node's agent does not answer yet.",
@@ -125,16 +150,18 @@ def bounds(schema: Mapping[str, Any]) -> str:
 
 
 def environment() -> str:
-    """Every variable that agent and supervisor read."""
+    """Every variable of a node's ``.env``."""
     return page(
         "Environment",
         "The node agent and the engine supervisor have no options. They read these variables, and refuse to start "
-        "where one is wrong:\nthey say which, and end with code 78. An unknown name that begins with `SHOAL_` is "
-        "refused too, with the nearest right one.\nAn empty variable counts as absent.\n",
-        table(
-            ("variable", "read by", "type", "default", "meaning"),
-            ((code(row.name), READERS[row.reader], type_of(row), default_of(row), row.meaning) for row in TABLE),
-        ),
+        "where one of theirs is wrong:\nthey say which, and end with code 78. An unknown name that begins with "
+        "`SHOAL_` is refused too, with the nearest right one.\nAn empty variable counts as absent.\n\n"
+        "One `.env` holds them all. `shoal env check FILE` looks at one before anything reads it, and knows the "
+        "`NCCL_*` of NCCL 2.18 to 2.32.\n"
+        "`auto` is the same as empty: NCCL chooses.\n"
+        "*Per node* means that the value differs between nodes: it never travels from the head to a worker. Nor does "
+        "a secret.\n",
+        *(f"## {title}\n\n{variable_table(rows)}" for title, rows in GROUPS.items()),
         "## Read by the command line\n",
         table(
             ("variable", "meaning"),
@@ -144,7 +171,7 @@ def environment() -> str:
             ),
         ),
         "`shoal up --local` hands its own environment on to the agents and to the supervisor.\n"
-        "A variable of the first table that the next one does not name can be set there, "
+        "A variable of the tables above that the next one does not name can be set there, "
         "for example `SHOAL_LOG=json`.\n",
         "## Set by `shoal up --local`\n",
         "These are set for every process, whatever the environment held before. "
@@ -153,18 +180,22 @@ def environment() -> str:
     )
 
 
-def type_of(row: Variable) -> str:
-    """What values a variable takes."""
-    for kind in (AgentSettings, ServeSettings):
-        properties = kind.model_json_schema(mode="validation")["properties"]
-        if row.field in properties and row.field != "expect":
-            return words(properties[row.field]).removesuffix(" or null")
-    return "string"
-
-
-def default_of(row: Variable) -> str:
-    """A variable's default, as the table says it."""
-    return "required" if row.default is None else code(row.default)
+def variable_table(rows: Iterable[Variable]) -> str:
+    """Rows of the table, for one page."""
+    return table(
+        ("variable", "read by", "type", "default", "per node", "meaning"),
+        (
+            (
+                code(row.name),
+                ", ".join(READERS[reader] for reader in row.readers),
+                row.type,
+                "required" if row.default is None else code(row.default),
+                "yes" if row.per_node else "",
+                row.meaning + (f" (since {row.since})" if row.since else ""),
+            )
+            for row in rows
+        ),
+    )
 
 
 def sample() -> LocalSpec:
@@ -288,9 +319,18 @@ def help_of(*argv: str) -> str:
 
 def cli_page() -> str:
     """The help of every verb."""
-    verbs = (f"## shoal {verb}\n\n```text\n{help_of(verb)}\n```\n" for verb in VERBS)
+    verbs = (f"## shoal {' '.join(words)}\n\n```text\n{help_of(*words)}\n```\n" for words in all_verbs())
     about = "What `shoal --help` and `shoal VERB --help` print. Exit codes: [exit-codes.md](exit-codes.md).\n"
     return page("Command line", about, f"```text\n{help_of()}\n```\n", *verbs)
+
+
+def all_verbs() -> Iterator[tuple[str, ...]]:
+    """Every verb, and after it those below it."""
+    for verb in VERBS:
+        yield (verb,)
+        command = import_module(f"shoal.ui.verbs.{verb}").verb
+        if isinstance(command, Group):
+            yield from ((verb, name) for name in command.commands)
 
 
 def family() -> list[type[ShoalError]]:
@@ -319,6 +359,7 @@ def exit_codes() -> str:
             (
                 ("0", "every verb", "Done. `shoal down` gives 0 where nothing was up, too."),
                 ("0", code("shoal up"), "The attached cluster was ended by Ctrl-C after it had been ready."),
+                ("1", code("shoal env check"), "Something in the file is wrong."),
                 ("1", code("shoal status"), "Something is up, and it is not ready."),
                 ("2", "every verb", "An unknown verb, option or value."),
                 ("4", code("shoal status"), "Nothing is up."),

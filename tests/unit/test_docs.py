@@ -84,7 +84,9 @@ def commands(text: str) -> Iterator[list[str]]:
 def options_of(verb: str) -> frozenset[str]:
     command = import_module(f"shoal.ui.verbs.{verb}").verb if verb else cli
     known = {"-h", "--help"} if verb else {"-h", "--help", "-V", "--version"}
-    return frozenset(known.union(*(param.opts for param in command.params if isinstance(param, click.Option))))
+    below = command.commands.values() if verb and isinstance(command, click.Group) else ()
+    params = (param for part in (command, *below) for param in part.params)
+    return frozenset(known.union(*(param.opts for param in params if isinstance(param, click.Option))))
 
 
 def wrong_words(words: list[str]) -> Iterator[str]:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from shoal.engine.launch import PER_NODE, Request, argv, environment, not_carried, read_request
+from shoal.engine.launch import Request, argv, environment, not_carried, read_request
 from shoal.errors import ConfigError
+from shoal.spec.env_table import PER_NODE, VARIABLES
 
 REQUEST = Request(
     "smollm2", "http://127.0.0.1:8000/v1", ("--model", "/m", "--port", "8000"), {"VLLM_HOST_IP": "10.0.0.1"}
@@ -55,20 +56,33 @@ def test_loopback(address: str) -> None:
     assert name not in environment({}, REQUEST, FABRIC)
 
 
-def test_copied_variables() -> None:
-    """Workers get the head's NCCL settings, but none of those that differ between nodes."""
-    inherited = {"NCCL_DEBUG": "INFO", "NCCL_ALGO": "Ring", "NCCL_IB_HCA": "mlx5_0", "NCCL_SOCKET_IFNAME": "eth0"}
-    after = environment(inherited, REQUEST, FABRIC)
-    assert after == inherited | {
-        "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY": "NCCL_ALGO,NCCL_DEBUG",
-        "VLLM_HOST_IP": "10.0.0.1",
-    }
+@pytest.mark.parametrize(
+    ("vllm", "told"),
+    [
+        ("0.10.1.1+381074ae.nv25.09", None),
+        ("0.16.0", None),
+        ("0.17.1", "NCCL_DEBUG,NCCL_IB_TC"),
+        ("0.19.1", "NCCL_DEBUG,NCCL_IB_TC"),
+        ("0.20.2", "NCCL_DEBUG,NCCL_IB_TC"),
+        ("0.21.0", None),
+        ("0.32.0", None),
+        ("0.33.0", None),
+        (None, "NCCL_DEBUG,NCCL_IB_TC"),
+    ],
+)
+def test_copied_variables(vllm: str | None, told: str | None) -> None:
+    """A vLLM that reads the list is told the table's NCCL settings, but none of those that differ between nodes."""
+    inherited = {"NCCL_DEBUG": "INFO", "NCCL_IB_TC": "106", "NCCL_IB_HCA": "mlx5_0", "NCCL_SOCKET_IFNAME": "eth0"}
+    after = environment(inherited, REQUEST, FABRIC, vllm)
+    copied = {"VLLM_RAY_EXTRA_ENV_VARS_TO_COPY": told} if told else {}
+    assert after == inherited | copied | {"VLLM_HOST_IP": "10.0.0.1"}
 
 
 def test_not_carried() -> None:
     """vLLM is told not to copy what differs between nodes, nor any secret, by a sorted JSON list of names."""
     text = not_carried({"HF_TOKEN": "hf_x", "PATH": "/bin", "MY_PASSWORD": "p"})
-    assert json.loads(text) == sorted({*PER_NODE, "HF_TOKEN", "MY_PASSWORD"})
+    secrets = {row.name for row in VARIABLES if row.secret}
+    assert json.loads(text) == sorted({*PER_NODE, *secrets, "HF_TOKEN", "MY_PASSWORD"})
     assert "hf_x" not in text
 
 

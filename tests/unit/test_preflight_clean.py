@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shoal.agent.preflight import address_is_local, banner, clean, look
+from shoal.agent.preflight import address_is_local, banner, clean, look, plugin
 from shoal.errors import PreconditionFailed
 from shoal.facts.gpu import QUERY
 from shoal.host.base import Result
@@ -163,6 +163,24 @@ def test_the_banner_names_every_setting_and_where_it_came_from(heard: Heard) -> 
         "NCCL_IB_HCA=mlx5_0 (set)",
         "OMP_NUM_THREADS=4 (set)",
     ]
+
+
+def test_a_plugin_that_is_not_there_is_told(heard: Heard, tmp_path: Path) -> None:
+    """A path that leads to no file is a warning with its fix; a file, a bare name and nothing are none."""
+    there, gone = tmp_path / "libnccl-net.so", tmp_path / "gone.so"
+    there.touch()
+    for value in (str(there), "ofi", "none", ""):
+        plugin(heard.log, {"NCCL_NET_PLUGIN": value})
+    assert heard == []
+    plugin(heard.log, {"NCCL_NET_PLUGIN": str(gone)})
+    told = f"NCCL_NET_PLUGIN={gone} is not there: NCCL uses its own network; correct the path, or remove the variable"
+    assert [(event.level, event.message) for event in heard] == [("warn", told)]
+
+
+def test_the_banner_names_what_nothing_reads(heard: Heard) -> None:
+    """Variables of hand-written files are accepted, and told to be read by nothing."""
+    banner(heard.log, {"MASTER_ADDR": "10.0.0.1", "RANK": "", "NCCL_TIMEOUT": "60"})
+    assert heard.lines[-1] == "read by nothing here: MASTER_ADDR, NCCL_TIMEOUT"
 
 
 def test_the_banner_masks_secrets(heard: Heard) -> None:

@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.errors import ConfigError
+from shoal.log import is_secret
 from shoal.spec.env import TABLE, AgentSettings, ServeSettings, agent_settings, serve_settings
+from shoal.spec.env_table import VARIABLES
+from shoal.spec.variable import Variable, wrong
 
 HEAD = {"RAY_MODE": "head", "VLLM_HOST_IP": "192.168.100.1"}
 WORKER = {"RAY_MODE": "worker", "VLLM_HOST_IP": "192.168.100.2", "RAY_ADDRESS": "192.168.100.1:6379"}
@@ -117,6 +120,43 @@ def test_every_row_of_the_table_has_a_reader() -> None:
     assert fields["agent"] | fields["serve"] == {row.field for row in TABLE}
 
 
+def test_the_table_and_the_settings_say_the_same_types() -> None:
+    """Each setting has the range and the words that its row has: `shoal env check` refuses what a start would."""
+    for row in TABLE:
+        kinds = [kind for kind in (AgentSettings, ServeSettings) if row.field in kind.model_fields]
+        schema = kinds[0].model_json_schema()["properties"][row.field]
+        schema = next((part for part in schema.get("anyOf", []) if part["type"] != "null"), schema)
+        kind = {"choice": "string", "port": "integer", "nodes": "array"}.get(row.kind, row.kind)
+        low, high = (1, 65535) if row.kind == "port" else (row.low, row.high)
+        assert schema["type"] == (kind if kind in {"integer", "number", "array"} else "string")
+        assert (schema.get("minimum"), schema.get("maximum")) == (low, high)
+        assert (schema.get("exclusiveMinimum"), tuple(schema.get("enum", ()))) == (row.above, row.choices)
+
+
+def test_one_env_file_serves_the_container_as_well() -> None:
+    """A variable of ours that only Compose reads is no mistake in the agent's environment."""
+    assert agent_settings(HEAD | {"SHOAL_IMAGE": "vllm:1"}) == agent_settings(HEAD)
+
+
+def test_every_name_is_in_the_table_once() -> None:
+    """No variable has two rows, and the required ones are the mode and the address."""
+    assert len({row.name for row in VARIABLES}) == len(VARIABLES)
+    assert [row.name for row in VARIABLES if row.default is None] == ["RAY_MODE", "VLLM_HOST_IP"]
+    assert [row.name for row in VARIABLES if row.secret != is_secret(row.name)] == []
+
+
+@pytest.mark.parametrize("row", [row for row in VARIABLES if row.default], ids=lambda row: row.name)
+def test_every_default_is_a_right_value(row: Variable) -> None:
+    """What a row has as its default fits its own type."""
+    assert wrong(row, row.default or "") == ""
+
+
+@given(st.sampled_from(VARIABLES), st.text(min_size=1))
+def test_any_value_is_judged(row: Variable, value: str) -> None:
+    """No value makes the judgement of a row fail."""
+    assert isinstance(wrong(row, value), str)
+
+
 def test_the_gcs_of_a_head_is_its_own() -> None:
     """A head that is told no GCS address uses its own with Ray's port, a worker the one it is told."""
     assert [agent_settings(HEAD).head, agent_settings(WORKER).head] == ["192.168.100.1:6379", "192.168.100.1:6379"]
@@ -138,6 +178,12 @@ INT = "Input should be a valid integer, unable to parse string as an integer"
 POSITIVE = "Input should be greater than 0"
 WRONG = {
     ("RAY_MODE", "master"): "Input should be 'head' or 'worker'; expected `head` or `worker`",
+    ("RAY_MODE", "wroker"): (
+        "Input should be 'head' or 'worker'; expected `head` or `worker`; did you mean \"worker\"?"
+    ),
+    ("RAY_ADDRESS", "ray://192.168.100.1:10001"): (
+        "Value error, expected ADDRESS:PORT; expected the head as `ADDRESS:PORT`; on the head: derived, port 6379"
+    ),
     ("VLLM_HOST_IP", "gpu-1"): (
         "Value error, 'gpu-1' does not appear to be an IPv4 or IPv6 address; "
         "expected this node's fabric address; must be local to this machine"
@@ -231,6 +277,13 @@ def test_a_worker_must_be_told_its_head(address: str | None) -> None:
     if address is None:
         del env["RAY_ADDRESS"]
     assert refused(env) == "RAY_ADDRESS is not set: a worker needs the head's ADDRESS:PORT"
+
+
+def test_a_worker_is_not_its_own_head() -> None:
+    """A worker whose RAY_ADDRESS is its own address is refused; a head may say its own."""
+    own = {"RAY_ADDRESS": "192.168.100.2:6379"}
+    assert refused(WORKER | own) == "RAY_ADDRESS='192.168.100.2:6379': it points at this worker itself"
+    assert agent_settings(WORKER | own | {"RAY_MODE": "head"}).head == own["RAY_ADDRESS"]
 
 
 @pytest.mark.parametrize(

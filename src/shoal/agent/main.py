@@ -84,6 +84,7 @@ class Agent:
         who = f"{self._settings.mode} {self._name()} at {self._settings.address}"
         self._log("banner", f"shoal {__version__} agent, {who}")
         preflight.banner(self._log, self._env)
+        preflight.plugin(self._log, self._env)
         seen = preflight.look(self._log, LocalHost())
         preflight.clean(self._log, self._settings)
         return seen if self._settings.num_gpus is None else self._settings.num_gpus

@@ -1,5 +1,6 @@
 """BANNER, PREFLIGHT and CLEAN: say what was set, look at the machine, remove what an earlier run of ours left."""
 
+import os
 import shutil
 import socket
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from shoal.facts import gpu, process, rdma
 from shoal.host.base import Host
 from shoal.log import MASK, EventLog, is_secret
 from shoal.spec.env import TABLE, AgentSettings
+from shoal.spec.env_table import UNREAD
 
 # Variables of others that shape what happens here, by prefix.
 SHOWN = ("NCCL_", "GLOO_", "UCX_", "CUDA_VISIBLE", "NVIDIA_VISIBLE", "RAY_", "VLLM_", "HF_", "OMP_")
@@ -26,6 +28,17 @@ def banner(log: EventLog, env: Mapping[str, str]) -> None:
     for name in sorted(env):
         if name.startswith(SHOWN) and name not in table:
             log("banner", f"{name}={MASK if is_secret(name) else env[name]} (set)")
+    if unread := [row.name for row in UNREAD if env.get(row.name)]:
+        log("banner", f"read by nothing here: {', '.join(unread)}")
+
+
+def plugin(log: EventLog, env: Mapping[str, str]) -> None:
+    """Warn of a network plugin that cannot be loaded: NCCL then takes its own network, and says so only at INFO."""
+    path = env.get("NCCL_NET_PLUGIN", "").strip()
+    if "/" in path and not os.access(path, os.R_OK):
+        why = "cannot be read" if Path(path).exists() else "is not there"
+        what = f"NCCL_NET_PLUGIN={path} {why}: NCCL uses its own network; correct the path, or remove the variable"
+        log("preflight", what, level="warn")
 
 
 def look(log: EventLog, host: Host) -> int:

@@ -3,8 +3,8 @@
 import ipaddress
 from collections.abc import Mapping
 
-from shoal.log import is_secret
 from shoal.plan.ports import NodePorts, node_ports
+from shoal.spec import worker_env
 from shoal.spec.env import AgentSettings
 
 # GCS checks of a raylet: period and timeout of one check, in seconds. Ray's own are 3 and 10, five times: a silent
@@ -54,11 +54,8 @@ def _head_argv(ports: NodePorts) -> tuple[str, ...]:
 
 
 def start_env(settings: AgentSettings, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The raylet's environment: inherited, less secrets and empty variables, with Ray's own tuning.
-
-    An empty variable is removed because some mean something when empty: ``CUDA_VISIBLE_DEVICES=`` hides every GPU.
-    """
-    env = {name: value for name, value in inherited.items() if value and not is_secret(name)}
+    """The raylet's environment: what Ray's workers on this node shall inherit, with Ray's own tuning."""
+    env = worker_env.for_raylet(inherited)
     # Compiled modules are kept: without them each start of Ray and vLLM compiles hundreds of files again.
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     # Ray would answer SIGTERM with a drain of its own, up to 30 s; the agent has drained by then where it can.

@@ -7,14 +7,7 @@ from pathlib import Path
 
 from shoal.agent.ray_command import is_loopback
 from shoal.errors import ConfigError
-from shoal.log import is_secret
-
-# Differ between nodes: the head's values must never reach a worker.
-PER_NODE = (
-    "NCCL_IB_HCA", "NCCL_SOCKET_IFNAME", "NCCL_IB_GID_INDEX", "GLOO_SOCKET_IFNAME", "UCX_NET_DEVICES",
-    "TP_SOCKET_IFNAME", "VLLM_HOST_IP", "OMP_NUM_THREADS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
-    "SHOAL_NODE_NAME", "VLLM_CONFIG_ROOT",
-)  # fmt: skip
+from shoal.spec import worker_env
 
 
 @dataclass(frozen=True)
@@ -50,21 +43,22 @@ def argv(python: str, request: Request) -> tuple[str, ...]:
     return (python, "-m", "vllm.entrypoints.openai.api_server", *request.arguments)
 
 
-def environment(inherited: Mapping[str, str], request: Request, address: str) -> dict[str, str]:
-    """The driver's environment: inherited less secrets and empty variables, with the request's own on top."""
-    env = {name: value for name, value in inherited.items() if value and not is_secret(name)}
+def environment(
+    inherited: Mapping[str, str], request: Request, address: str, vllm: str | None = None
+) -> dict[str, str]:
+    """The driver's environment: inherited less secrets and empty variables, with the request's own on top.
+
+    ``vllm`` is the installed version: it decides by which name the workers' variables are copied.
+    """
+    env = worker_env.passed_on(inherited)
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     if is_loopback(address):
         # Else the driver looks for the GCS at the machine's address on the LAN.
         env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     env |= request.env
-    asked = {name for name in env.get("VLLM_RAY_EXTRA_ENV_VARS_TO_COPY", "").split(",") if name}
-    copied = asked | {name for name in env if name.startswith("NCCL_") and name not in PER_NODE}
-    if copied:
-        env["VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"] = ",".join(sorted(copied))
-    return env
+    return env | worker_env.copied(env, vllm)
 
 
 def not_carried(env: Mapping[str, str]) -> str:
     """The content of vLLM's ``ray_non_carry_over_env_vars.json``: what differs between nodes, and every secret."""
-    return json.dumps(sorted({*PER_NODE, *(name for name in env if is_secret(name))}), indent=1) + "\n"
+    return json.dumps(worker_env.not_carried(env), indent=1) + "\n"

@@ -13,6 +13,7 @@ from shoal.engine.agents import ask_agents
 from shoal.engine.cause import first_cause
 from shoal.engine.client import EngineClient
 from shoal.engine.watch import PROBE_EVERY, Tokens
+from shoal.facts.versions import versions
 from shoal.log import EventLog
 from shoal.spec.env import ServeSettings
 from shoal.state.status import EngineState, EngineStatus, NodeState, NodeStatus
@@ -131,7 +132,7 @@ class Supervisor:
         return why
 
     def _start_child(self) -> None:
-        env = launch.environment(self._env, self._request, self._settings.address)
+        env = launch.environment(self._env, self._request, self._settings.address, versions().vllm)
         config = Path(env.get("VLLM_CONFIG_ROOT", str(self._folder / "vllm-config")))
         config.mkdir(parents=True, exist_ok=True)
         (config / "ray_non_carry_over_env_vars.json").write_text(launch.not_carried(env), encoding="utf-8")

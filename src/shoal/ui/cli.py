@@ -18,6 +18,7 @@ VERBS = {
     "ask": "Ask the model.",
     "logs": "Show what the nodes and the engine said.",
     "down": "Take the cluster down and leave nothing behind.",
+    "env": "Look at an environment file before anything reads it.",
     "completion": "Print the completion script for a shell.",
     "agent": "Run this node's agent (set by the environment).",
     "serve": "Run the engine supervisor (set by the environment).",

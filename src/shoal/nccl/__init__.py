@@ -1,0 +1,1 @@
+"""What NCCL is: its variables by version."""

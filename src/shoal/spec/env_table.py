@@ -1,0 +1,375 @@
+"""The table of DESIGN 4: every variable that a node's ``.env`` may hold, whoever reads it.
+
+Made from it: the validation of shoal's own settings, ``shoal env check``, the rendered ``.env`` files, what Ray's
+workers inherit, and the reference page.
+"""
+
+from shoal.spec.variable import Reader, Variable
+
+_BOTH: tuple[Reader, ...] = ("agent", "serve")
+_LEVELS = "`LOC`, `NVL`, `PIX`, `PXB`, `PHB` or `SYS`, or their old numbers 0 to 5"
+
+CONTAINER = (
+    Variable("SHOAL_IMAGE", "text", "nvcr.io/nvidia/vllm:25.09-py3", ("compose",), "the vLLM image, of any registry"),
+)
+
+NODE = (
+    Variable(
+        "RAY_MODE",
+        "choice",
+        None,
+        ("compose", "agent"),
+        "`head` or `worker`",
+        "mode",
+        choices=("head", "worker"),
+        per_node=True,
+    ),
+    Variable(
+        "VLLM_HOST_IP",
+        "address",
+        None,
+        ("agent", "serve", "vllm"),
+        "this node's fabric address; must be local to this machine",
+        "address",
+        per_node=True,
+    ),
+    Variable(
+        "RAY_ADDRESS",
+        "endpoint",
+        "",
+        ("agent", "serve", "ray", "vllm"),
+        "the head as `ADDRESS:PORT`; on the head: derived, port 6379",
+        "ray_address",
+    ),
+    Variable(
+        "SHOAL_NODE_NAME", "text", "", _BOTH, "name shown for this node; default: the host name", "name", per_node=True
+    ),
+    Variable(
+        "SHOAL_NUM_GPUS",
+        "integer",
+        "",
+        ("agent",),
+        "what `ray start --num-gpus` offers; default: the GPUs seen",
+        "num_gpus",
+        low=0,
+        per_node=True,
+    ),
+    Variable(
+        "SHOAL_NUM_CPUS",
+        "integer",
+        "",
+        ("agent",),
+        "what `ray start --num-cpus` offers; default: Ray's count",
+        "num_cpus",
+        low=0,
+        per_node=True,
+    ),
+    Variable(
+        "SHOAL_PORT_BASE",
+        "integer",
+        "27000",
+        ("agent",),
+        "first of the 100 ports that this node's Ray uses",
+        "port_base",
+        low=1024,
+        high=65436,
+        per_node=True,
+    ),
+    Variable("SHOAL_AGENT_PORT", "port", "8700", _BOTH, "port of the agent's endpoint on every node", "agent_port"),
+    Variable("SHOAL_SERVE_PORT", "port", "8701", ("serve",), "port of the supervisor's endpoint", "serve_port"),
+    Variable(
+        "SHOAL_RAY_TEMP_DIR",
+        "path",
+        "/tmp/ray",
+        ("agent",),
+        "Ray's folder, short: socket paths end at 107 bytes",
+        "temp_dir",
+        per_node=True,
+    ),
+    Variable(
+        "SHOAL_OBJECT_STORE_MB",
+        "integer",
+        "200",
+        ("agent",),
+        "cap of Ray's object store, MiB",
+        "object_store_mb",
+        low=75,
+    ),
+    Variable(
+        "SHOAL_JOIN_TIMEOUT",
+        "number",
+        "120",
+        _BOTH,
+        "seconds until a join or the gate is given up",
+        "join_timeout",
+        above=0,
+    ),
+    Variable(
+        "SHOAL_LOST_AFTER",
+        "number",
+        "30",
+        ("agent",),
+        "seconds of silence until a node counts as lost",
+        "lost_after",
+        above=0,
+    ),
+    Variable(
+        "SHOAL_RESTARTS",
+        "integer",
+        "5",
+        _BOTH,
+        "restarts within ten minutes before the breaker opens",
+        "restarts",
+        low=0,
+    ),
+    Variable("SHOAL_EXPECT", "nodes", "", ("serve",), "the nodes the gate waits for: `ADDRESS[:GPUS],...`", "expect"),
+    Variable(
+        "SHOAL_ENGINE_PLAN",
+        "path",
+        "",
+        ("serve",),
+        "JSON file with the engine's arguments and environment",
+        "engine_plan",
+    ),
+    Variable("SHOAL_API_KEY_FILE", "path", "", ("serve",), "file with the API key, mode 0600", "api_key_file"),
+    Variable("SHOAL_STATE_DIR", "path", "", _BOTH, "where shoal keeps its state and logs", "state_dir"),
+    Variable(
+        "SHOAL_CACHE_DIR", "path", "", _BOTH, "where shoal keeps converted models and compile caches", "cache_dir"
+    ),
+    Variable("SHOAL_RUN_ID", "text", "", _BOTH, "marks the processes of one cluster", "run_id"),
+    Variable("SHOAL_LOG", "choice", "story", _BOTH, "`story` or `json`", "log", choices=("story", "json")),
+)
+
+NCCL = (
+    Variable(
+        "NCCL_IB_HCA",
+        "text",
+        "",
+        ("nccl",),
+        "RDMA devices; `=` in front: exact names, `^`: all but these, neither: names that begin so",
+        auto=True,
+        per_node=True,
+    ),
+    Variable(
+        "NCCL_SOCKET_IFNAME",
+        "text",
+        "",
+        ("nccl",),
+        "network interfaces, in the same form as `NCCL_IB_HCA`",
+        auto=True,
+        per_node=True,
+    ),
+    Variable(
+        "NCCL_NET_GDR_LEVEL",
+        "text",
+        "",
+        ("nccl",),
+        f"how far GPU and NIC may be apart for GPUDirect RDMA: {_LEVELS}",
+        auto=True,
+    ),
+    Variable("NCCL_IB_DISABLE", "switch", "", ("nccl",), "1: no RDMA, sockets instead", auto=True),
+    Variable(
+        "NCCL_IB_GID_INDEX",
+        "integer",
+        "",
+        ("nccl",),
+        "slot of the GID table. Leave it out from NCCL 2.21 on: NCCL finds the RoCE v2 slot itself",
+        low=-1,
+        high=255,
+        auto=True,
+        per_node=True,
+    ),
+    Variable(
+        "NCCL_CROSS_NIC",
+        "integer",
+        "",
+        ("nccl",),
+        "0: rings stay on one rail; 1: they may cross; 2: NCCL chooses",
+        low=0,
+        high=2,
+        auto=True,
+    ),
+    Variable(
+        "NCCL_DEBUG",
+        "choice",
+        "",
+        ("nccl",),
+        "how much NCCL tells",
+        choices=("VERSION", "WARN", "INFO", "ABORT", "TRACE"),
+        auto=True,
+    ),
+    Variable(
+        "NCCL_DEBUG_SUBSYS",
+        "text",
+        "",
+        ("nccl",),
+        "of what NCCL tells: `INIT,NET,...`; `^` in front: all but these",
+        auto=True,
+    ),
+    Variable(
+        "NCCL_NET_PLUGIN",
+        "path",
+        "",
+        ("nccl",),
+        "network plugin, for example `/opt/hpcx/nccl_rdma_sharp_plugin/lib/libnccl-net.so`. Devices and GID are then "
+        "chosen by the plugin, not by NCCL",
+    ),
+    Variable(
+        "NCCL_IB_TC",
+        "integer",
+        "",
+        ("nccl",),
+        "traffic class: DSCP times 4, plus the ECN bits. 106 is DSCP 26 with ECN bits 10",
+        low=-1,
+        high=255,
+    ),
+    Variable(
+        "NCCL_IB_SL",
+        "integer",
+        "",
+        ("nccl",),
+        "service level, on InfiniBand. On RoCE it is the 802.1p priority, and needs a VLAN tag",
+        low=-1,
+        high=15,
+    ),
+    Variable(
+        "NCCL_IB_TIMEOUT",
+        "integer",
+        "",
+        ("nccl",),
+        "RDMA acknowledge timeout: 4.096 µs times 2 to this power",
+        low=0,
+        high=31,
+    ),
+    Variable("NCCL_IB_RETRY_CNT", "integer", "", ("nccl",), "RDMA retries before NCCL gives up", low=0, high=7),
+)
+
+FABRIC = (
+    Variable(
+        "VLLM_RAY_WORKER_ENV_VARS",
+        "names",
+        "",
+        _BOTH,
+        "variables that Ray's workers must have; default: every `NCCL_*` of this table. vLLM does not know this name: "
+        "each agent gives its own node's values to its Ray; the supervisor lets vLLM carry the head's values, less "
+        "secrets and what differs between nodes",
+    ),
+    Variable(
+        "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY",
+        "names",
+        "",
+        ("serve", "vllm"),
+        "further variables that vLLM copies from the head to Ray's workers",
+        since="vLLM 0.17",
+    ),
+    Variable(
+        "GLOO_SOCKET_IFNAME",
+        "text",
+        "",
+        ("gloo",),
+        "interface of Gloo, a plain name; default: as NCCL_SOCKET_IFNAME",
+        per_node=True,
+    ),
+    Variable(
+        "UCX_NET_DEVICES",
+        "text",
+        "",
+        ("ucx",),
+        "devices of UCX, plain names; default: as NCCL_SOCKET_IFNAME",
+        per_node=True,
+    ),
+    Variable(
+        "TP_SOCKET_IFNAME",
+        "text",
+        "",
+        ("vllm",),
+        "interface of torch's TensorPipe, a plain name; default: as NCCL_SOCKET_IFNAME",
+        per_node=True,
+    ),
+)
+
+GPU = (
+    Variable(
+        "CUDA_VISIBLE_DEVICES", "text", "", ("cuda", "ray"), "GPUs that processes see, by index or UUID", per_node=True
+    ),
+    Variable(
+        "NVIDIA_VISIBLE_DEVICES",
+        "text",
+        "",
+        ("compose",),
+        "GPUs that the container gets: `all`, indices or UUIDs",
+        per_node=True,
+    ),
+    Variable(
+        "NVIDIA_DRIVER_CAPABILITIES",
+        "text",
+        "",
+        ("compose",),
+        "driver libraries that the container gets: `all`, or a list",
+    ),
+)
+
+RAY = (
+    Variable(
+        "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES",
+        "flag",
+        "",
+        ("ray",),
+        "1: Ray leaves CUDA_VISIBLE_DEVICES of its workers alone",
+    ),
+    Variable("RAY_DISABLE_DOCKER_CPU_WARNING", "flag", "", ("ray",), "1: no warning about CPU limits of containers"),
+    Variable(
+        "RAY_AUTH_MODE",
+        "text",
+        "",
+        ("ray",),
+        "`token`: Ray refuses whoever has no token; `disabled`: it does not",
+        since="Ray 2.52",
+    ),
+    Variable("RAY_AUTH_TOKEN_PATH", "path", "", ("ray",), "file with Ray's token, mode 0600", since="Ray 2.52"),
+    Variable(
+        "RAY_AUTH_TOKEN",
+        "secret",
+        "",
+        ("ray",),
+        "refused by the agent: every task would inherit it. Use RAY_AUTH_TOKEN_PATH",
+        since="Ray 2.52",
+    ),
+    Variable("RAY_USAGE_STATS_ENABLED", "flag", "", ("ray",), "0: nothing is sent anywhere"),
+)
+
+MODELS = (
+    Variable("HF_HOME", "path", "", ("hub",), "where models and the hub's cache lie"),
+    Variable("HUGGING_FACE_HUB_TOKEN", "secret", "", ("hub",), "token of the hub; never logged, shown or copied"),
+    Variable("HF_TOKEN", "secret", "", ("hub",), "the same, by its newer name"),
+    Variable("HF_HUB_OFFLINE", "flag", "", ("hub",), "1: nothing is downloaded"),
+    Variable(
+        "TIKTOKEN_ENCODINGS_BASE", "path", "", ("vllm",), "folder with the encodings that gpt-oss models need offline"
+    ),
+    Variable("HARMONY_ENCODINGS", "path", "", ("compose",), "the same folder on the host, mounted read-only"),
+    Variable("MODEL_NAME", "text", "", ("compose",), "what the head serves: a key of the registry, or a folder"),
+    Variable("VLLM_API_KEY", "secret", "", ("vllm",), "never handed to a process; use SHOAL_API_KEY_FILE"),
+)
+
+_UNREAD = "found in hand-written files; accepted, and read by nothing here"
+UNREAD = (
+    Variable("MASTER_ADDR", "text", "", ("nothing",), f"{_UNREAD}: vLLM on Ray chooses the address itself"),
+    Variable("MASTER_PORT", "text", "", ("nothing",), f"{_UNREAD}: vLLM on Ray chooses the port itself"),
+    Variable("RANK", "text", "", ("nothing",), f"{_UNREAD}: vLLM numbers the ranks", per_node=True),
+    Variable("WORLD_SIZE", "text", "", ("nothing",), f"{_UNREAD}: it follows from the parallel sizes"),
+    Variable("RAY_VISIBLE_DEVICES", "text", "", ("nothing",), f"{_UNREAD}: set CUDA_VISIBLE_DEVICES", per_node=True),
+    Variable("NCCL_TIMEOUT", "text", "", ("nothing",), f"{_UNREAD}: no NCCL has it"),
+)
+
+VARIABLES: tuple[Variable, ...] = (*CONTAINER, *NODE, *NCCL, *FABRIC, *GPU, *RAY, *MODELS, *UNREAD)
+BY_NAME = {row.name: row for row in VARIABLES}
+
+# Interfaces that follow NCCL_SOCKET_IFNAME unless set.
+FOLLOW = ("GLOO_SOCKET_IFNAME", "UCX_NET_DEVICES", "TP_SOCKET_IFNAME")
+# What Ray's workers must have where VLLM_RAY_WORKER_ENV_VARS is not set.
+WORKER_DEFAULT = tuple(row.name for row in NCCL)
+# Differ between nodes: the head's values must never reach a worker. The last of them are set by shoal itself.
+PER_NODE = (
+    *(row.name for row in VARIABLES if row.per_node),
+    "OMP_NUM_THREADS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "VLLM_CONFIG_ROOT",
+)  # fmt: skip

@@ -46,7 +46,8 @@ def shoal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shoal:
 def program(*words: str, **env: str) -> "subprocess.CompletedProcess[str]":
     """`python -m shoal WORDS` in a process of its own."""
     argv = [sys.executable, "-m", "shoal", *words]
-    clean = {"PATH": os.environ["PATH"], "COLUMNS": "80"} | env
+    # PYTHONPATH: where it names the sources that are tested, the program is made of these too.
+    clean = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ} | {"COLUMNS": "80"} | env
     return subprocess.run(argv, capture_output=True, text=True, check=False, env=clean, timeout=60)
 
 

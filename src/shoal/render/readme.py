@@ -44,7 +44,8 @@ compiled) and the models stay.
 """
 # The folders in deploy/ are of the first profile.
 GET = {
-    True: "On a machine with shoal's sources, in their folder. The first command makes `shoal.pyz` in\n`deploy/{role}`, the "
+    True: "On a machine with shoal's sources, in their folder. The first command makes `shoal.pyz` in\n"
+    "`deploy/{role}`, the "
     "second copies all of it. `shoal render {role}` writes the same folder anywhere.\n\n"
     "```sh\nmake pyz\nscp -r deploy/{role} NODE:{role}\n```",
     False: "On a machine with shoal; the second command copies the folder that the first has written.\n\n"

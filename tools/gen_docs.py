@@ -321,6 +321,8 @@ def exit_codes() -> str:
                 ("0", "every verb", "Done. `shoal down` gives 0 where nothing was up, too."),
                 ("0", code("shoal up"), "The attached cluster was ended by Ctrl-C after it had been ready."),
                 ("1", code("shoal status"), "Something is up, and it is not ready."),
+                ("1", code("shoal render"), "Files would be overwritten, and nobody agreed: nothing was written."),
+                ("1", code("shoal health"), "The program does not answer, or says no."),
                 ("2", "every verb", "An unknown verb, option or value."),
                 ("4", code("shoal status"), "Nothing is up."),
                 ("78", "`shoal agent`, `shoal serve`", "A setting is wrong. Do not restart it: nothing would change."),

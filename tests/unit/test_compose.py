@@ -80,6 +80,7 @@ def test_other_profiles_are_golden_too(role: Role, profile: Profile, request: py
 @pytest.mark.parametrize(("role", "profile"), ALL)
 def test_the_compose_specification_allows_every_key(role: Role, profile: Profile) -> None:
     """The files are valid by the Compose specification's schema, in the state in which docker-compose 1.29.2 has it."""
+    # The file is docker-compose's own (Apache-2.0). Compose v2 allows all that it allows of the keys used here.
     rules = json.loads((DATA / "compose-spec-1.29.2.json").read_text(encoding="utf-8"))
     kind = jsonschema.Draft201909Validator(rules)
     assert [error.message for error in kind.iter_errors(document(role, profile))] == []

@@ -169,6 +169,11 @@ def _volumes(*, rdma: bool) -> Key:
             *(hcas if rdma else ()),
             Key("", "/tmp/ray:/tmp/ray", "Ray's sessions: the containers of one node share its sockets"),
             Key("", f"${{MODEL_CACHE:-./models}}:{MODELS}", "models, as the Hugging Face hub keeps them"),
+            Key(
+                "",
+                "${HARMONY_ENCODINGS:-./encodings}:/encodings:ro",
+                "offline encodings for gpt-oss models; may be empty",
+            ),
             Key("", f"./state:{STATE}", "logs, and on the head the API key"),
             Key("", f"./cache:{CACHE}", "what vLLM, Triton and FlashInfer compile: minutes at each start without it"),
         ),

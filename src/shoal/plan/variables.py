@@ -35,8 +35,11 @@ class Section:
 FABRIC = "this node's address on the fabric"
 IMAGE = Variable("SHOAL_IMAGE", "the vLLM image; the same on every node", "nvcr.io/nvidia/vllm:25.09-py3")
 MODELS = Variable("MODEL_CACHE", "folder of this machine with models, as the Hugging Face hub keeps them", "./models")
-# Compose's own: they choose the image and a folder of the host, and mean nothing inside.
-HOST_ONLY = {IMAGE.name, MODELS.name}
+ENCODINGS = Variable(
+    "HARMONY_ENCODINGS", "folder of this machine with offline encodings; seen as /encodings", "./encodings"
+)
+# Compose's own: they choose the image and folders of the host, and mean nothing inside.
+HOST_ONLY = {IMAGE.name, MODELS.name, ENCODINGS.name}
 
 SEEN = Variable("SHOAL_NUM_GPUS", "GPUs offered to Ray; empty: all that are seen")
 LOGICAL = Variable("SHOAL_NUM_GPUS", "one rank per node, which Ray counts as a GPU", "1")
@@ -90,7 +93,8 @@ GPU = (
 HUB = (
     Variable("HF_HUB_OFFLINE", "1: never ask the Hugging Face hub"),
     Variable("HUGGING_FACE_HUB_TOKEN", "for gated models; a secret: chmod 600 .env"),
-    Variable("TIKTOKEN_ENCODINGS_BASE", "folder with offline encodings, for gpt-oss models"),
+    ENCODINGS,
+    Variable("TIKTOKEN_ENCODINGS_BASE", "`/encodings`: gpt-oss models then need no network for them"),
 )
 NO_RDMA = Variable("NCCL_IB_DISABLE", "this deployment uses no RDMA", fixed="1")
 INSIDE = (

@@ -5,7 +5,7 @@ PYTHON ?= $(or $(shell for p in python3.11 python3.12 python3.13 python3.14 pyth
 	$$p -c '$(RUNS)' >/dev/null 2>&1 && { echo $$p; break; }; done),python3)
 BIN := .venv/bin
 
-.PHONY: help up test check docs engine lock clean
+.PHONY: help up test check docs pyz engine lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -28,6 +28,9 @@ check: ## formatting, lint, types and layering
 docs: ## write the generated pages in docs/reference anew
 	@$(PYTHON) tools/bootstrap.py test
 	@$(BIN)/python tools/gen_docs.py
+
+pyz: ## write shoal.pyz into the folders of deploy/
+	@$(PYTHON) tools/make_pyz.py deploy/worker deploy/head
 
 engine: ## install only, start nothing
 	@$(PYTHON) tools/bootstrap.py up

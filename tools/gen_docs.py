@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from shoal import errors
 from shoal.errors import ShoalError
+from shoal.plan.container import PROFILES, ROLES, plan_container
 from shoal.plan.local import LocalSpec, plan_local
 from shoal.plan.node import Setting
 from shoal.plan.parallel import on_cpu
@@ -361,6 +362,8 @@ def exit_codes() -> str:
                 ("0", code("shoal up"), "The attached cluster was ended by Ctrl-C after it had been ready."),
                 ("1", code("shoal env check"), "Something in the file is wrong."),
                 ("1", code("shoal status"), "Something is up, and it is not ready."),
+                ("1", code("shoal render"), "Files would be overwritten, and nobody agreed: nothing was written."),
+                ("1", code("shoal health"), "The program does not answer, or says no."),
                 ("2", "every verb", "An unknown verb, option or value."),
                 ("4", code("shoal status"), "Nothing is up."),
                 ("78", "`shoal agent`, `shoal serve`", "A setting is wrong. Do not restart it: nothing would change."),
@@ -436,8 +439,40 @@ def models() -> str:
     )
 
 
+def compose_page() -> str:
+    """Every key of the compose files, with the deployments that have it."""
+    found: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for role in ROLES:
+        for profile in PROFILES:
+            for row in plan_container(role, profile).reasons():
+                places = found.setdefault(row, [])
+                places += [(role, profile)] if (role, profile) not in places else []
+    rows = [(code(path), code(value), where(places), why) for (path, value, why), places in found.items()]
+    heads = ("key", "value", "in", "why")
+    environment = [row for row in rows if row[0].startswith("`environment")]
+    return page(
+        "Compose files",
+        "What `shoal render worker` and `shoal render head` write, key by key. A reason holds for the keys below its "
+        "own too.\nThe service `vllm` of the head has all keys of `ray-node`, but for those with a value of its own.\n",
+        "## Keys\n",
+        table(heads, (row for row in rows if row not in environment)),
+        "## Environment\n",
+        "A variable without a value is passed on only where `.env` or the shell sets it.\n",
+        table(heads, ((name.replace("environment.", ""), *rest) for name, *rest in environment)),
+    )
+
+
+def where(places: Sequence[tuple[str, str]]) -> str:
+    """The deployments of a row in words: roles and profiles, as far as they tell something."""
+    roles = [role for role in ROLES if any(place[0] == role for place in places)]
+    profiles = [profile for profile in PROFILES if any(place[1] == profile for place in places)]
+    parts = ([] if len(roles) == len(ROLES) else roles) + ([] if len(profiles) == len(PROFILES) else profiles)
+    return ", ".join(parts) or "all"
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "cli.md": cli_page,
+    "compose.md": compose_page,
     "environment.md": environment,
     "exit-codes.md": exit_codes,
     "models.md": models,

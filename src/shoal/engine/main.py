@@ -11,6 +11,7 @@ from shoal.agent.supervise import become_subreaper
 from shoal.engine.app import engine_app
 from shoal.engine.client import EngineClient
 from shoal.engine.guard import read_key
+from shoal.engine.keys import ensure_key
 from shoal.engine.launch import Request, read_request
 from shoal.engine.supervisor import Supervisor
 from shoal.errors import ConfigError, ShoalError
@@ -40,6 +41,8 @@ def main(env: Mapping[str, str]) -> int:
     try:
         settings = serve_settings(env)
         request = read_request(settings.engine_plan)
+        if settings.api_key_file:
+            ensure_key(Path(settings.api_key_file))  # in a container nobody else is there to make it
         key = read_key(env).decode()
     except ConfigError as error:
         open_log(env)("config", str(error).replace("\n", "; "), level="error")

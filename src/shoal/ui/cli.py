@@ -19,9 +19,12 @@ VERBS = {
     "logs": "Show what the nodes and the engine said.",
     "down": "Take the cluster down and leave nothing behind.",
     "env": "Look at an environment file before anything reads it.",
+    "render": "Write the container deployment of a node.",
+    "pyz": "Write shoal as one file.",
     "completion": "Print the completion script for a shell.",
     "agent": "Run this node's agent (set by the environment).",
     "serve": "Run the engine supervisor (set by the environment).",
+    "health": "Say whether this node's agent, or the supervisor, answers.",
 }
 EXIT_CODES = """\b
 Exit codes:

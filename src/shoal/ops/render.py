@@ -1,0 +1,73 @@
+"""Write a deployment folder: what would change is known before anything is written, and ``.env`` is never touched."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from shoal.errors import ConfigError, ShoalError
+from shoal.ops import pyz
+from shoal.plan.container import Profile, Role, plan_container
+from shoal.render.compose import files
+
+PYZ = "shoal.pyz"
+MODES = {PYZ: 0o755}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A file that is to be written. ``old`` is None where there is none yet."""
+
+    path: Path
+    old: bytes | None
+    new: bytes
+
+    def diff(self) -> str:
+        """A unified diff; for a file that is no text, one line with both sizes."""
+        if self.old is None:
+            return ""
+        if self.path.name == PYZ:
+            return f"{self.path}: {len(self.old)} bytes, to be replaced by {len(self.new)} bytes of this version\n"
+        before, after = (data.decode("utf-8", errors="replace").splitlines() for data in (self.old, self.new))
+        lines = difflib.unified_diff(before, after, str(self.path), f"{self.path} (new)", lineterm="")
+        return "\n".join(lines) + "\n"
+
+
+def changes(role: Role, profile: Profile, folder: Path) -> tuple[Change, ...]:
+    """What rendering into ``folder`` would write; nothing where all of it is there already."""
+    texts = files(plan_container(role, profile))
+    wanted = {name: text.encode() for name, text in texts.items()} | {PYZ: pyz.build()}
+    found = ((folder / name, _read(folder / name), data) for name, data in wanted.items())
+    return tuple(Change(path, old, new) for path, old, new in found if old != new)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ConfigError(f"cannot read {path}", why=why, fix="name another folder with -o") from error
+
+
+def diff(planned: tuple[Change, ...]) -> str:
+    """What would be overwritten, as one text; empty where every file is new."""
+    return "".join(change.diff() for change in planned)
+
+
+def write(planned: tuple[Change, ...]) -> None:
+    """Write the files, each in one step.
+
+    Raises:
+        ShoalError: a file cannot be written; those before it are.
+    """
+    for change in planned:
+        part = change.path.with_name(f".{change.path.name}.part")
+        try:
+            change.path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(change.new)
+            part.chmod(MODES.get(change.path.name, 0o644))
+            part.replace(change.path)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise ShoalError(f"cannot write {change.path}", why=why, fix="name another folder with -o") from error

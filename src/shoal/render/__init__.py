@@ -1,0 +1,1 @@
+"""Plans turned into files: pure, text in, text out."""

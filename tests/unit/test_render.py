@@ -1,0 +1,174 @@
+"""`shoal render`, `shoal pyz` and `shoal health`: what they write, refuse and say."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from shoal.errors import ConfigError, ShoalError
+from shoal.ops import pyz, render
+from shoal.ui.cli import main
+from shoal.ui.health import look
+from shoal.ui.health import main as health
+
+Shoal = Callable[..., Result]
+FILES = {"compose.yaml", ".env.example", "README.md", "shoal.pyz"}
+
+
+@pytest.fixture
+def shoal(monkeypatch: pytest.MonkeyPatch) -> Shoal:
+    """`shoal WORDS` in this process, without a terminal."""
+
+    def call(*words: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["shoal", *words])
+        return CliRunner().invoke(main, words, prog_name="shoal")
+
+    return call
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_render_writes_a_folder(shoal: Shoal, tmp_path: Path) -> None:
+    """The folder has the four files, shoal.pyz may be run, and the next step is named."""
+    folder = tmp_path / "new" / "worker"
+    done = shoal("render", "worker", "-o", str(folder))
+    assert done.exit_code == 0
+    assert set(contents(folder)) == FILES
+    assert (folder / "shoal.pyz").read_bytes() == pyz.build()
+    assert [(folder / name).stat().st_mode & 0o777 for name in ("shoal.pyz", "compose.yaml")] == [0o755, 0o644]
+    assert done.output.endswith("cp .env.example .env, edit its first three lines, docker compose up -d\n")
+
+
+def test_render_again_changes_nothing(shoal: Shoal, tmp_path: Path) -> None:
+    """A second call finds all as it should be."""
+    shoal("render", "head", "-o", str(tmp_path))
+    (tmp_path / ".env").write_text("mine\n")
+    before = contents(tmp_path)
+    done = shoal("render", "head", "-o", str(tmp_path))
+    assert (done.exit_code, done.output) == (0, f"{tmp_path} is as it should be\n")
+    assert contents(tmp_path) == before
+
+
+def test_render_refuses_to_overwrite_unasked(shoal: Shoal, tmp_path: Path) -> None:
+    """Without a terminal and without --yes it shows the diff, ends with 1 and writes nothing."""
+    shoal("render", "worker", "-o", str(tmp_path))
+    (tmp_path / "compose.yaml").write_text("services: {}\n")
+    (tmp_path / "shoal.pyz").write_bytes(b"old")
+    before = contents(tmp_path)
+    done = shoal("render", "worker", "-o", str(tmp_path))
+    assert done.exit_code == 1
+    assert f"--- {tmp_path}/compose.yaml\n" in done.output
+    assert "\n-services: {}\n" in done.output
+    assert f"{tmp_path}/shoal.pyz: 3 bytes, to be replaced by " in done.output
+    assert done.stderr.endswith("fix: look at the diff above, then add --yes\n")
+    assert contents(tmp_path) == before
+
+
+def test_render_overwrites_when_told(shoal: Shoal, tmp_path: Path) -> None:
+    """With --yes another profile replaces the first, and .env stays as it was edited."""
+    shoal("render", "worker", "-o", str(tmp_path))
+    (tmp_path / ".env").write_text("VLLM_HOST_IP=10.0.0.2\n")
+    done = shoal("render", "worker", "--profile", "cpu", "-o", str(tmp_path), "--yes")
+    assert done.exit_code == 0
+    assert "runtime: nvidia" not in (tmp_path / "compose.yaml").read_text()
+    assert (tmp_path / ".env").read_text() == "VLLM_HOST_IP=10.0.0.2\n"
+    assert render.changes("worker", "cpu", tmp_path) == ()
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1)])
+def test_render_asks_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int) -> None:
+    """A terminal is asked; a no leaves everything as it is."""
+    render.write(render.changes("worker", "cpu", tmp_path))
+    (tmp_path / "README.md").write_text("mine\n")
+    monkeypatch.setattr(
+        "shoal.ui.verbs.render.sys", type("Sys", (), {"stdin": type("In", (), {"isatty": lambda _: True})()})
+    )
+    words = ["render", "worker", "--profile", "cpu", "-o", str(tmp_path)]
+    done = CliRunner().invoke(main, words, prog_name="shoal", input=answer)
+    assert done.exit_code == code
+    assert ((tmp_path / "README.md").read_text() == "mine\n") is (code == 1)
+
+
+def test_render_names_what_it_cannot_use(tmp_path: Path) -> None:
+    """A folder in the place of a file, and a file in the place of the folder, are named."""
+    (tmp_path / "compose.yaml").mkdir()
+    with pytest.raises(ConfigError, match=f"cannot read {tmp_path}/compose.yaml"):
+        render.changes("worker", "cpu", tmp_path)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ShoalError, match="cannot write"):
+        render.write((render.Change(file / "compose.yaml", None, b""),))
+
+
+def test_pyz_writes_the_file(shoal: Shoal, tmp_path: Path) -> None:
+    """`shoal pyz -o FILE` writes what `make pyz` writes."""
+    done = shoal("pyz", "-o", str(tmp_path / "s.pyz"))
+    assert done.exit_code == 0
+    assert (tmp_path / "s.pyz").read_bytes() == pyz.build()
+
+
+class Answer(BaseHTTPRequestHandler):
+    """Says ok at /healthz, or what its server was told to say."""
+
+    def do_GET(self) -> None:
+        self.send_response(self.server.code if self.path == "/healthz" else 404)  # type: ignore[attr-defined]
+        self.end_headers()
+        self.wfile.write(b"ok\n")
+
+    def log_message(self, *args: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def endpoint(socket_enabled: None) -> Iterator[HTTPServer]:
+    """An endpoint on loopback that answers with ``code``."""
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        server.code = 200  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(("words", "variable"), [([], "SHOAL_AGENT_PORT"), (["serve"], "SHOAL_SERVE_PORT")])
+def test_health_asks_the_program(
+    endpoint: HTTPServer, capsys: pytest.CaptureFixture[str], words: list[str], variable: str
+) -> None:
+    """A program that answers is healthy, one that says no is not; one line each."""
+    env = {"VLLM_HOST_IP": "127.0.0.1", variable: str(endpoint.server_port)}
+    who = f"{words[0] if words else 'agent'} at 127.0.0.1:{endpoint.server_port}: ok\n"
+    assert (health(env, words), capsys.readouterr().out) == (0, f"healthy: {who}")
+    endpoint.code = 503  # type: ignore[attr-defined]
+    assert (health(env, words), capsys.readouterr().out) == (1, f"unhealthy: {who}")
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({}, "unhealthy: VLLM_HOST_IP is not set"),
+        (
+            {"VLLM_HOST_IP": "127.0.0.1", "SHOAL_AGENT_PORT": "many"},
+            "unhealthy: SHOAL_AGENT_PORT='many' is no port",
+        ),
+        (
+            {"VLLM_HOST_IP": "127.0.0.1", "SHOAL_AGENT_PORT": "0"},
+            "unhealthy: SHOAL_AGENT_PORT='0' is no port",
+        ),
+    ],
+)
+def test_health_names_a_wrong_setting(env: dict[str, str], said: str) -> None:
+    """What cannot be asked is unhealthy, with the variable's name."""
+    assert look(env, "agent") == (False, said)
+
+
+def test_health_is_told_what_to_ask(capsys: pytest.CaptureFixture[str]) -> None:
+    """A word that names no program is a wrong call."""
+    assert health({}, ["engine"]) == 2
+    assert capsys.readouterr().out == "usage: shoal health [agent|serve]\n"

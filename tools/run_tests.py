@@ -19,7 +19,7 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("lint", (str(BIN / "ruff"), "check", "--quiet")),
     ("types", (str(BIN / "mypy"),)),
     ("layers", (str(BIN / "lint-imports"), "--no-cache")),
-    ("unit", (*PYTEST, "tests/unit")),
+    ("unit", (*PYTEST, "-n", "auto", "tests/unit")),
     ("real", (*PYTEST, "tests", "--ignore=tests/unit")),
 )
 

@@ -44,13 +44,18 @@ class Verbs(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The verb; for the help page only its name and sentence."""
+        """The verb of that name, loaded now; None where there is none."""
+        del ctx
         if cmd_name not in VERBS:
             return None
-        if not ctx.resilient_parsing and (len(sys.argv) == 1 or sys.argv[1] in {"-h", "--help"}):
-            return click.Command(cmd_name, help=VERBS[cmd_name])
         verb = importlib.import_module(f"shoal.ui.verbs.{cmd_name}").verb
         return verb if isinstance(verb, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs on the help page, from the table: none is loaded for it."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The verbs that begin like this, without loading them."""

@@ -249,7 +249,7 @@ def test_completion_of_an_unknown_verb(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_agent_without_settings() -> None:
     """`shoal agent` and `shoal serve` without their settings end with 78 and name what is missing."""
     for word, name in (("agent", "RAY_MODE"), ("serve", "VLLM_HOST_IP")):
-        done = program(word)
+        done = program(word, SHOAL_RUN_ID="x")
         assert done.returncode == 78
         assert f"{name} is not set" in done.stdout
         assert "Traceback" not in done.stdout + done.stderr

@@ -135,7 +135,7 @@ def test_a_missing_package_is_named(file: Path) -> None:
 @pytest.mark.parametrize(("program", "missing"), [("agent", "RAY_MODE"), ("serve", "VLLM_HOST_IP")])
 def test_agent_and_supervisor_run_from_it(file: Path, program: str, missing: str) -> None:
     """With nothing set they say which variable is missing, and end with 78."""
-    done = run(sys.executable, file, program)
+    done = run(sys.executable, file, program, SHOAL_RUN_ID="x")
     assert (done.returncode, done.stderr) == (78, "")
     assert f"{missing} is not set" in done.stdout
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from shoal.agent.program import EX_CONFIG
 from shoal.engine import main as program
 from shoal.engine.launch import Request
 
@@ -44,7 +45,7 @@ def test_a_key_that_others_read_is_refused(env: dict[str, str], capsys: pytest.C
     file.parent.mkdir()
     file.write_text("secret\n")
     file.chmod(0o644)
-    assert program.main(env) == program.EX_CONFIG
+    assert program.main(env | {"SHOAL_RUN_ID": "x"}) == EX_CONFIG
     said = capsys.readouterr().out
     assert f"chmod 600 {file}" in said
     assert "secret" not in said

@@ -13,20 +13,20 @@ from shoal import __version__
 from shoal.agent import preflight, ray_command, stages
 from shoal.agent.app import agent_app
 from shoal.agent.endpoint import Endpoint, bind
+from shoal.agent.program import Start, run
 from shoal.agent.stages import Action, Observation, Rules, Stage, State
 from shoal.agent.supervise import Child, become_subreaper, reap_orphans
 from shoal.agent.verify import judge
-from shoal.errors import ConfigError, ShoalError
+from shoal.errors import ShoalError
 from shoal.facts.grpc_health import Health, serving
 from shoal.facts.ray import drain_argv, parse_table, table_argv
 from shoal.facts.ray_logs import read_fault
 from shoal.facts.versions import versions
 from shoal.host.local import LocalHost
-from shoal.log import EventLog, Level, is_secret, json_line, redactor, story_line
+from shoal.log import EventLog, Level
 from shoal.spec.env import AgentSettings, agent_settings
 from shoal.state.status import NodeState, NodeStatus
 
-EX_CONFIG = 78
 SLOW, FAST = 1.0, 0.2
 
 
@@ -226,24 +226,11 @@ def last_words(text: str) -> str:
     return (telling or lines or [""])[-1][:300]
 
 
-def open_log(env: Mapping[str, str]) -> EventLog:
-    """The event log on standard output, as a story or as JSON (``SHOAL_LOG``); every secret we know of is masked."""
-    secrets = [value for name, value in env.items() if is_secret(name)]
-    files = [LocalHost().read(env[name]) for name in ("RAY_AUTH_TOKEN_PATH", "SHOAL_API_KEY_FILE") if env.get(name)]
-    mask = redactor([*secrets, *(text.strip() for text in files if text)])
-    return EventLog(sys.stdout, processors=[mask], render=json_line if env.get("SHOAL_LOG") == "json" else story_line)
-
-
 def main(env: Mapping[str, str]) -> int:
-    """Run the agent; returns the exit code (78: malformed settings, do not restart)."""
-    try:
+    """Run the agent; returns the exit code (78: malformed settings)."""
+
+    def prepare() -> Start:
         settings = agent_settings(env)
-    except ConfigError as error:
-        open_log(env)("config", str(error).replace("\n", "; "), level="error")
-        return EX_CONFIG
-    log = open_log(env)
-    try:
-        return asyncio.run(Agent(settings, env, log).run())
-    except ShoalError as error:
-        log("failed", str(error).replace("\n", "; "), level="error")
-        return 1
+        return lambda log: Agent(settings, env, log).run()
+
+    return run(env, prepare)

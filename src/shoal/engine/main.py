@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shoal.agent.endpoint import Endpoint, bind
-from shoal.agent.main import EX_CONFIG, open_log
+from shoal.agent.program import Start, run
 from shoal.agent.supervise import become_subreaper
 from shoal.engine.app import engine_app
 from shoal.engine.client import EngineClient
@@ -14,7 +14,6 @@ from shoal.engine.guard import read_key
 from shoal.engine.keys import ensure_key
 from shoal.engine.launch import Request, read_request
 from shoal.engine.supervisor import Supervisor
-from shoal.errors import ConfigError, ShoalError
 from shoal.log import EventLog
 from shoal.spec.env import ServeSettings, serve_settings
 
@@ -37,19 +36,14 @@ async def serve(settings: ServeSettings, request: Request, key: str, env: Mappin
 
 
 def main(env: Mapping[str, str]) -> int:
-    """Run the supervisor; returns the exit code (78: malformed settings, do not restart)."""
-    try:
+    """Run the supervisor; returns the exit code (78: malformed settings)."""
+
+    def prepare() -> Start:
         settings = serve_settings(env)
         request = read_request(settings.engine_plan)
         if settings.api_key_file:
             ensure_key(Path(settings.api_key_file))  # in a container nobody else is there to make it
         key = read_key(env).decode()
-    except ConfigError as error:
-        open_log(env)("config", str(error).replace("\n", "; "), level="error")
-        return EX_CONFIG
-    log = open_log(env)
-    try:
-        return asyncio.run(serve(settings, request, key, env, log))
-    except ShoalError as error:
-        log("failed", str(error).replace("\n", "; "), level="error")
-        return 1
+        return lambda log: serve(settings, request, key, env, log)
+
+    return run(env, prepare)

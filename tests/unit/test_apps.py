@@ -1,0 +1,74 @@
+"""The endpoints of agent and supervisor, asked in process."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from shoal.agent.app import agent_app
+from shoal.engine.app import engine_app
+from shoal.state.status import EngineState, EngineStatus, NodeState, NodeStatus
+
+NODE = NodeStatus(name="w", role="worker", address="10.0.0.2", state=NodeState.UP, gpus=2, restarts=1)
+ENGINE = EngineStatus(state=EngineState.READY, model="m", phases={"gate": 1.5}, last_token_age_s=0.2)
+
+
+def of_node(node: NodeStatus) -> TestClient:
+    return TestClient(agent_app(lambda: node))
+
+
+def of_engine(engine: EngineStatus) -> TestClient:
+    async def ask() -> EngineStatus:
+        return engine
+
+    return TestClient(engine_app(ask))
+
+
+def samples(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Every sample, read by Prometheus' own parser: name and label values to value."""
+    families = text_string_to_metric_families(text)
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value for family in families for sample in family.samples
+    }
+
+
+@pytest.mark.parametrize("client", [of_node(NODE), of_engine(ENGINE)], ids=["agent", "supervisor"])
+def test_alive_and_ready(client: TestClient) -> None:
+    """A program that lives says ok, and one whose work is done says ready."""
+    assert (client.get("/healthz").status_code, client.get("/readyz").text) == (200, "ready\n")
+
+
+def test_not_ready_says_why() -> None:
+    """A node or an engine that is not ready answers 503 with its state and the reason."""
+    node = of_node(NODE.model_copy(update={"state": NodeState.WAITING, "detail": "no head"})).get("/readyz")
+    engine = of_engine(ENGINE.model_copy(update={"state": EngineState.UNREADY, "detail": "no token"})).get("/readyz")
+    assert [(reply.status_code, reply.text) for reply in (node, engine)] == [
+        (503, "waiting: no head\n"),
+        (503, "unready: no token\n"),
+    ]
+
+
+def test_the_document_is_the_status() -> None:
+    """What `/status` says can be read back as the same status."""
+    assert NodeStatus.model_validate_json(of_node(NODE).get("/status").text) == NODE
+    assert EngineStatus.model_validate_json(of_engine(ENGINE).get("/status").text) == ENGINE
+
+
+def test_metrics_are_prometheus() -> None:
+    """Metrics are read by Prometheus' parser, and follow the status."""
+    assert samples(of_node(NODE).get("/metrics").text) == {
+        ("shoal_node_up", ("w", "worker")): 1.0,
+        ("shoal_node_restarts", ("w",)): 1.0,
+        ("shoal_node_gpus", ("w",)): 2.0,
+    }
+    assert samples(of_engine(ENGINE).get("/metrics").text) == {
+        ("shoal_engine_ready", ()): 1.0,
+        ("shoal_engine_restarts", ()): 0.0,
+        ("shoal_engine_last_token_age_seconds", ()): 0.2,
+        ("shoal_engine_phase_seconds", ("gate",)): 1.5,
+    }
+
+
+def test_nothing_else_is_served() -> None:
+    """The endpoint has no other path, and takes no orders."""
+    assert of_node(NODE).get("/docs").status_code == 404
+    assert of_engine(ENGINE).post("/status").status_code == 405

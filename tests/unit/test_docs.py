@@ -28,13 +28,15 @@ TARGET = re.compile(r"^([a-z]+):", re.MULTILINE)
 
 
 def load_tool(name: str) -> ModuleType:
-    """Import a tool by its path; tools/ is no package."""
+    """Import a tool by its path; tools/ is no package. What it imports lies beside it, as when it is run."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "tools")
+        spec.loader.exec_module(module)
     return module
 
 

@@ -242,3 +242,15 @@ def test_a_killed_rank_is_noticed_and_the_engine_comes_back(served: Chair) -> No
     assert after["pid"] != before["pid"]
     assert after["restarts"] == before["restarts"] + 1
     assert "Paris" in served.shoal("ask", "What is the capital of France?").stdout
+
+
+def test_a_killed_raylet_takes_the_engine_along_and_both_come_back(served: Chair) -> None:
+    """A worker's dead raylet ends the engine at once, also with a request in flight; node and engine come back."""
+    served.wait_state("ready", 120)
+    before = served.status()
+    family = psutil.Process(served.pid_of("worker-1")).children(recursive=True)
+    next(process for process in family if process.name() == "raylet").kill()
+    wait_for(lambda: served.status()["state"] != "ready", 60, "the cluster is not called ready")
+    after = served.wait_state("ready", 240)
+    assert after["engine"]["restarts"] == before["engine"]["restarts"] + 1
+    assert after["nodes"][1]["ray_node_id"] != before["nodes"][1]["ray_node_id"]

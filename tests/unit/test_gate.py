@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.engine.gate import SAME, Verdict, judge
+from shoal.engine.gate import SAME, Verdict, judge, lost
 from shoal.state.status import NodeState, NodeStatus, Versions
 
 VERSIONS = Versions(shoal="0.1.0", python="3.12.3", ray="2.60.0", vllm="0.32.0", torch="2.11.0", nccl="2.28.9")
@@ -109,3 +109,17 @@ def test_open_means_all_alike(answers: dict[str, NodeStatus | str]) -> None:
     honest = all(item.address == asked for asked, item in answers.items() if isinstance(item, NodeStatus))
     assert verdict.open == (whole and honest and len(same) == 1)
     assert verdict.open == (verdict.reason == "")
+
+
+def test_another_ray_is_a_lost_rank() -> None:
+    """A node whose Ray is another one than at the launch, or none, has lost its rank."""
+    launched = {A: "one", B: "two"}
+    here = node("head", A).model_copy(update={"ray_node_id": "one"})
+    again = node("w", B).model_copy(update={"ray_node_id": None, "detail": "joining"})
+    assert lost(launched, {A: here, B: again}) == f"the Ray of w ({B}) has ended: joining"
+    assert lost(launched, {A: here, B: again.model_copy(update={"ray_node_id": "two"})}) == ""
+
+
+def test_silence_is_no_loss() -> None:
+    """An agent that does not answer proves nothing about its rank."""
+    assert lost({A: "one"}, {A: "no answer within 2 s"}) == ""

@@ -42,7 +42,7 @@ def test_render_writes_a_folder(shoal: Shoal, tmp_path: Path) -> None:
     assert set(contents(folder)) == FILES
     assert (folder / "shoal.pyz").read_bytes() == pyz.build()
     assert [(folder / name).stat().st_mode & 0o777 for name in ("shoal.pyz", "compose.yaml")] == [0o755, 0o644]
-    assert done.output.endswith("cp .env.example .env, edit its first three lines, docker compose up -d\n")
+    assert done.output.endswith("cp .env.example .env, edit the three settings at its top, docker compose up -d\n")
 
 
 def test_render_again_changes_nothing(shoal: Shoal, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
@@ -28,6 +29,8 @@ from shoal.spec.env import AgentSettings, agent_settings
 from shoal.state.status import NodeState, NodeStatus
 
 SLOW, FAST = 1.0, 0.2
+# What Ray prints beside the cause: counters with "error" in their names, and a metrics exporter that nobody runs.
+CHATTER = re.compile(r"\[state-dump\]|metrics exporter|metrics agent")
 
 
 class Agent:
@@ -188,7 +191,7 @@ class Agent:
         for child in (self._verifier, self._ray):
             if child is not None:
                 await child.stop(4.0)
-        self._ray = self._verifier = None
+        self._ray = self._verifier = self._node_id = None
 
     def _say(self, before: State | None) -> None:
         state = self.state
@@ -221,7 +224,7 @@ class Agent:
 
 def last_words(text: str) -> str:
     """The line of a failed ``ray start`` that names the cause: the last one that is no decoration."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not CHATTER.search(line)]
     telling = [line for line in lines if "Error" in line or "rror:" in line or "abort" in line.lower()]
     return (telling or lines or [""])[-1][:300]
 

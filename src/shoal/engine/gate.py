@@ -30,6 +30,19 @@ def judge(expected: Sequence[tuple[str, int]], answers: Mapping[str, NodeStatus 
     return Verdict(not missing and not different, missing, different)
 
 
+def lost(launched: Mapping[str, str | None], answers: Mapping[str, NodeStatus | str]) -> str:
+    """Which node's Ray is no longer the one that the engine was launched on; empty where all are.
+
+    A rank ends with its raylet, and vLLM may take five minutes to notice. An agent that is silent proves nothing.
+    """
+    gone = [
+        f"the Ray of {answer.name} ({address}) has ended" + (f": {answer.detail}" if answer.detail else "")
+        for address, answer in answers.items()
+        if isinstance(answer, NodeStatus) and address in launched and answer.ray_node_id != launched[address]
+    ]
+    return "; ".join(gone)
+
+
 def _missing(address: str, gpus: int, answer: NodeStatus | str | None) -> str:
     if not isinstance(answer, NodeStatus):
         return f"{address}: its agent does not answer ({answer or 'not asked yet'})"

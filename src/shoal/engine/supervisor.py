@@ -51,6 +51,7 @@ class Supervisor:
         self._folder = Path(settings.state_dir)
         self._probing = asyncio.Lock()
         self._nodes: dict[str, NodeStatus | str] = {}
+        self._launched_on: dict[str, str | None] = {}
         self._child: Child | None = None
         self._read_to = 0
         self._timeline = phases.Timeline(phases.GATE, time.monotonic())
@@ -120,18 +121,25 @@ class Supervisor:
         self._start_child()
         self._enter(phases.PLACEMENT)
         self._show(EngineState.STARTING, "")
-        while self._running():
+        while self._running() and not self._lost():
             await self._follow()
             if self._timeline.phase == phases.FIRST_TOKEN and await self._client.one_token(PROBE_SECONDS):
                 self._first_token()
                 await self._watch()
                 break
             await self._sleep(0.2)
-        why = self._ending()
+        why = self._lost() or self._ending()
+        self._show(EngineState.UNREADY if self._tokens.last else EngineState.STARTING, why)
         await self._end_child()
         return why
 
+    def _lost(self) -> str:
+        return gate.lost(self._launched_on, self._nodes)
+
     def _start_child(self) -> None:
+        self._launched_on = {
+            address: node.ray_node_id for address, node in self._nodes.items() if isinstance(node, NodeStatus)
+        }
         env = launch.environment(self._env, self._request, self._settings.address, versions().vllm)
         config = Path(env.get("VLLM_CONFIG_ROOT", str(self._folder / "vllm-config")))
         config.mkdir(parents=True, exist_ok=True)
@@ -171,7 +179,7 @@ class Supervisor:
         self._show(EngineState.READY, "")
 
     async def _watch(self) -> None:
-        while self._running():
+        while self._running() and not self._lost():
             await self._sleep(1.0)
             await self.refresh(time.monotonic() - PROBE_EVERY, PROBE_SECONDS)
             reap_orphans()
@@ -182,7 +190,8 @@ class Supervisor:
             return
         async with self._probing:
             whole = await self._all_up()
-            await self._look_for_token(since, patience)
+            if whole:
+                await self._look_for_token(since, patience)
         if not self._running():
             self._show(EngineState.UNREADY, "the server has ended")
         elif not whole:
@@ -238,7 +247,11 @@ class Supervisor:
 
     async def status(self) -> EngineStatus:
         """The engine now: ``ready`` is said of a token that was seen after the question came, asked for if need be."""
-        await self.refresh(time.monotonic(), QUICK_PROBE_SECONDS)
+        patience = QUICK_PROBE_SECONDS + 1
+        try:
+            await asyncio.wait_for(self.refresh(time.monotonic(), QUICK_PROBE_SECONDS), patience)
+        except TimeoutError:
+            self._show(EngineState.UNREADY, f"no token within {patience:g} s")
         now = time.monotonic()
         age = self._tokens.age(now)
         return EngineStatus(

@@ -35,7 +35,7 @@ from shoal.plan.parallel import on_cpu
 from shoal.spec.environ import cache_dir, state_dir
 from shoal.spec.registry import ModelEntry, check_options
 from shoal.state import run as runs
-from shoal.state.run import NodeRecord, RunRecord
+from shoal.state.run import NodeRecord, Proc, RunRecord
 from shoal.state.status import ClusterState, ClusterStatus, NodeState
 
 TEMP_ROOT = Path("/tmp")  # noqa: S108 (mkdtemp makes a private folder in it; TMPDIR may be too long for a socket path)
@@ -119,6 +119,7 @@ def prepare(wish: Wish, env: Mapping[str, str], report: Callable[[str], None]) -
     folder, cache = cluster_dir(env), cache_dir(dict(env))
     if versions().vllm is None or versions().ray is None:
         raise PreconditionFailed("vLLM and Ray are not installed in this Python", why=sys.executable, fix="make engine")
+    ensure_key(folder / "api.key")
     model_path = str(resolve(wish.model, cache, LocalHost(), report, sys.executable))
     model = inspect(Path(model_path)) if Path(model_path).is_dir() else None
     if wish.model.origin != "built-in" and wish.model.options:
@@ -179,7 +180,7 @@ def start(spec: LocalSpec, env: Mapping[str, str]) -> RunRecord:
     record = _record(plan, spec)
     runs.save(folder, record)
     _rotate_logs(Path(record.log_dir))
-    _write_secrets(folder)
+    LocalHost().write(str(folder / "ray.token"), secrets.token_hex(32), mode=0o600)
     request = Request(plan.engine.model, plan.engine.endpoint, plan.engine.arguments, plan.engine.engine_env)
     LocalHost().write(str(folder / "engine.json"), request.to_json(), mode=0o600)
     for node in plan.nodes:
@@ -211,11 +212,6 @@ def _rotate_logs(folder: Path) -> None:
     """Keep one earlier log of each process: it tells why the last cluster went down."""
     for log in folder.glob("*.log"):
         log.replace(log.with_suffix(".log.1"))
-
-
-def _write_secrets(folder: Path) -> None:
-    ensure_key(folder / "api.key")
-    LocalHost().write(str(folder / "ray.token"), secrets.token_hex(32), mode=0o600)
 
 
 def _spawn(record: RunRecord, folder: Path, name: str, kind: str, env: Mapping[str, str]) -> RunRecord:
@@ -310,9 +306,16 @@ def _end_kind(record: RunRecord, kind: str) -> list[str]:
         living = [process for proc in group if (process := sweep.alive(proc, record.boot_id))]
         for process in living:
             _terminate(process)
-        psutil.wait_procs(living, timeout=GRACE[kind])
+        _wait_ended(group, record.boot_id, GRACE[kind])
         done += [f"stopped {proc.name}" for proc in group if proc.pid in {process.pid for process in living}]
     return done
+
+
+def _wait_ended(procs: list[Proc], boot_id: str, seconds: float) -> None:
+    """Wait until all have ended. A process whose parent has not asked for its exit code yet has ended, too."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and any(sweep.alive(proc, boot_id) for proc in procs):
+        time.sleep(0.1)
 
 
 def _terminate(process: psutil.Process) -> None:

@@ -62,7 +62,8 @@ def resolve(entry: ModelEntry, cache: Path, host: LocalHost, report: Callable[[s
 
 
 def _folder_or_name(entry: ModelEntry) -> Path | str:
-    fix = f"correct `model` of {entry.key} in {entry.origin}"
+    asked = entry.origin == "--model"
+    fix = "give the path of a folder that exists" if asked else f"correct `model` of {entry.key} in {entry.origin}"
     try:
         path = Path(entry.model).expanduser()
         if path.is_dir():

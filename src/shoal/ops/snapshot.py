@@ -65,6 +65,6 @@ async def _ask_engine(run: RunRecord, *, young: bool) -> EngineStatus:
         async with aiohttp.ClientSession(timeout=PATIENCE, trust_env=False) as http, http.get(url) as reply:
             return EngineStatus.model_validate_json(await reply.text())
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        why = f"its supervisor does not answer: {error or type(error).__name__}"
+        why = f"its supervisor does not answer: {str(error) or type(error).__name__}"
         state = EngineState.WAITING if young else EngineState.UNREADY
         return EngineStatus(state=state, model=run.model, detail=why)

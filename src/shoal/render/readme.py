@@ -17,7 +17,7 @@ It needs no shoal and no Python: `shoal.pyz`, beside this file, runs inside the 
 On the node, in the folder:
 
 ```sh
-cp .env.example .env      # then edit its first three lines
+cp .env.example .env      # then edit the three settings at its top
 docker compose up -d
 docker compose logs -f
 ```

@@ -100,6 +100,7 @@ def _make(source: Path, target: Path, say: Say) -> None:
 
 
 def _write(source: Path, folder: Path, say: Say) -> None:
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / ".inductor")  # else torch leaves a folder in /tmp
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything is in the file; asking the hub would only wait for it
     say(0.05, "loading the converter")
     # By name and here: it takes seconds, which a process that only waits for the lock does not spend.
@@ -116,6 +117,7 @@ def _write(source: Path, folder: Path, say: Say) -> None:
     say(0.95, "writing the folder")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    shutil.rmtree(folder / ".inductor", ignore_errors=True)
 
 
 def _settle(folder: Path) -> None:

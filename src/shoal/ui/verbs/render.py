@@ -31,7 +31,7 @@ def verb(role: Role, profile: Profile, output: Path | None, yes: bool) -> None:
     render.write(planned)
     click.echo("\n".join(f"wrote {change.path}" for change in planned) or f"{folder} is as it should be")
     if not (folder / ".env").exists():
-        click.echo(f"next, in {folder}: cp .env.example .env, edit its first three lines, docker compose up -d")
+        click.echo(f"next, in {folder}: cp .env.example .env, edit the three settings at its top, docker compose up -d")
 
 
 def _agree(text: str, folder: Path) -> None:

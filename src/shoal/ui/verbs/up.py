@@ -125,7 +125,8 @@ def terminated_is_interrupted() -> Iterator[None]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         del number, frame
-        raise KeyboardInterrupt
+        # As if the key had been pressed: whoever waits, asyncio too, knows how to end by that.
+        signal.raise_signal(signal.SIGINT)
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:

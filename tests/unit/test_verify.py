@@ -50,3 +50,10 @@ def test_a_node_without_gpus_may_be_as_it_should_be() -> None:
 def test_what_is_not_as_it_should_be_is_told(rows: tuple[NodeRow, ...], reason: str) -> None:
     """A node that is missing, dead or offers other GPUs has no id, and the reason says what is there instead."""
     assert judge(table(*rows), "10.0.0.9", 1) == (None, reason)
+
+
+def test_a_raylet_that_is_gone_does_not_count() -> None:
+    """The GCS takes a killed raylet for alive for a while; this node's earlier ids are passed over."""
+    rows = table(row("old", "10.0.0.2", start=9), row("new", "10.0.0.2", start=1))
+    assert judge(rows, "10.0.0.2", 1, {"old"}) == ("new", "")
+    assert judge(rows, "10.0.0.2", 1, {"old", "new"})[0] is None

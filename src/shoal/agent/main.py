@@ -46,6 +46,7 @@ class Agent:
         self._ray: Child | None = None
         self._verifier: Child | None = None
         self._node_id: str | None = None
+        self._former: set[str] = set()
         self._gpus = 0
         self._drained = False
         self._stop = asyncio.Event()
@@ -145,7 +146,7 @@ class Agent:
             table = parse_table(self._verifier.output(1_000_000))
         except ShoalError as error:
             return False, str(error)
-        self._node_id, reason = judge(table, self._settings.address, self._gpus)
+        self._node_id, reason = judge(table, self._settings.address, self._gpus, self._former)
         return self._node_id is not None, reason
 
     async def _act(self, actions: tuple[Action, ...]) -> None:
@@ -160,7 +161,6 @@ class Agent:
                 await self._drain()
 
     def _start_ray(self) -> None:
-        self._node_id, self._verifier = None, None
         argv = ray_command.start_argv(sys.executable, self._settings, self._gpus)
         env = ray_command.start_env(self._settings, self._env)
         log = self._logs / f"{self._name()}.ray.log"
@@ -170,7 +170,11 @@ class Agent:
         if self._verifier is not None:
             return
         argv = table_argv(
-            sys.executable, self._settings.head, wait=self._settings.address, timeout=self._settings.join_timeout
+            sys.executable,
+            self._settings.head,
+            wait=self._settings.address,
+            timeout=self._settings.join_timeout,
+            former=self._former,
         )
         log = self._logs / f".{self._name()}.verify.json"
         log.unlink(missing_ok=True)
@@ -191,6 +195,8 @@ class Agent:
         for child in (self._verifier, self._ray):
             if child is not None:
                 await child.stop(4.0)
+        if self._node_id is not None:
+            self._former.add(self._node_id)
         self._ray = self._verifier = self._node_id = None
 
     def _say(self, before: State | None) -> None:

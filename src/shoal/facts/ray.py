@@ -4,7 +4,7 @@ The asking is done by ``python -m shoal.facts.ray_child``, a short-lived child t
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -49,9 +49,9 @@ class RayTable:
     cluster_id: str | None
     nodes: tuple[NodeRow, ...]
 
-    def alive_at(self, address: str) -> NodeRow | None:
-        """The newest node alive at an address."""
-        alive = [row for row in self.nodes if row.alive and row.address == address]
+    def alive_at(self, address: str, former: Collection[str] = ()) -> NodeRow | None:
+        """The newest node alive at an address that is none of ``former`` (node ids)."""
+        alive = [row for row in self.nodes if row.alive and row.address == address and row.node_id not in former]
         return max(alive, key=lambda row: row.start_time_ms, default=None)
 
 
@@ -63,15 +63,19 @@ class DrainReply:
     reason: str = ""
 
 
-def table_argv(python: str, address: str, wait: str | None = None, timeout: float = 5.0) -> tuple[str, ...]:
+def table_argv(
+    python: str, address: str, wait: str | None = None, timeout: float = 5.0, former: Collection[str] = ()
+) -> tuple[str, ...]:
     """The child that prints the table of the GCS at ``address`` (host:port).
 
     Args:
         python: the interpreter that has ray and shoal.
         wait: print as soon as a node with this address is alive.
         timeout: seconds after which the child gives up; it may need 5 s more to import ray and to say so.
+        former: ids of nodes that are gone, whatever the GCS still thinks of them.
     """
-    argv = (python, "-m", CHILD, "nodes", address, "--timeout", f"{timeout:g}")
+    gone = tuple(word for node_id in sorted(former) for word in ("--former", node_id))
+    argv = (python, "-m", CHILD, "nodes", address, "--timeout", f"{timeout:g}", *gone)
     return argv if wait is None else (*argv, "--wait", wait)
 
 

@@ -46,6 +46,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     nodes = verbs.add_parser("nodes")
     nodes.add_argument("address", type=address_type)
     nodes.add_argument("--wait", metavar="IP")
+    nodes.add_argument("--former", metavar="NODE_ID", action="append", default=[], type=node_id_type)
     nodes.add_argument("--timeout", type=float, default=5.0)
     drain = verbs.add_parser("drain")
     drain.add_argument("address", type=address_type)
@@ -126,12 +127,19 @@ def row(info: Any) -> dict[str, Any]:
     }
 
 
-def wait_for_rows(client: Any, address: str | None, timeout: float) -> tuple[list[dict[str, Any]], bool]:
-    """The table, and whether ``address`` is alive in it; asked again until it is or ``timeout`` seconds are over."""
+def wait_for_rows(
+    client: Any, address: str | None, timeout: float, former: Sequence[str] = ()
+) -> tuple[list[dict[str, Any]], bool]:
+    """The table, and whether ``address`` is alive in it; asked again until it is or ``timeout`` seconds are over.
+
+    A node in ``former`` does not count: the GCS takes a killed raylet for alive until its health checks have failed.
+    """
     end = time.monotonic() + timeout
     while True:
         rows = [row(info) for info in client.get_all_node_info(timeout=CALL_S).values()]
-        found = address is None or any(one["alive"] and one["address"] == address for one in rows)
+        found = address is None or any(
+            one["alive"] and one["address"] == address and one["node_id"] not in former for one in rows
+        )
         if found or time.monotonic() >= end:
             return rows, found
         time.sleep(POLL_S)
@@ -141,7 +149,7 @@ def nodes(client: Any, args: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     """The table's document, and whether what was waited for is in it."""
     import ray
 
-    rows, found = wait_for_rows(client, args.wait, args.timeout)
+    rows, found = wait_for_rows(client, args.wait, args.timeout, args.former)
     cluster = client.cluster_id
     document = {
         "ray": ray.__version__,

@@ -3,7 +3,7 @@
 import pytest
 from tests.engine.cluster import could_be_ours
 
-PYTHON = "/work/.venv/bin/python"
+PYTHON = "/srv/shoal/.venv/bin/python"
 
 
 @pytest.mark.parametrize(
@@ -11,7 +11,7 @@ PYTHON = "/work/.venv/bin/python"
     [
         [PYTHON, "-m", "shoal", "agent"],
         [PYTHON, "-m", "shoal"],
-        [PYTHON, "/work/.venv/bin/shoal", "up", "--local"],
+        [PYTHON, "/srv/shoal/.venv/bin/shoal", "up", "--local"],
         ["ray::IDLE", "", ""],
         ["ray::RayWorkerProc.execute_method"],
         ["/site-packages/ray/core/src/ray/raylet/raylet", "--raylet_socket_name=x"],
@@ -39,7 +39,7 @@ def test_programs_of_a_cluster_count(argv: list[str]) -> None:
         ["/bin/bash", "-c", "cd /work && python -m shoal agent"],
         ["sh", "-c", "tail /tmp/ray/session_latest/logs/x"],
         [PYTHON, "-m", "shoaling"],
-        [PYTHON, "/work/.venv/bin/pytest", "tests/ray/test_ray_facts.py"],
+        [PYTHON, "/srv/shoal/.venv/bin/pytest", "tests/ray/test_ray_facts.py"],
         [PYTHON, "-m", "pytest", "-q", "tests/ray/test_ray_facts.py"],
         [PYTHON, "/x/site-packages/ray/dashboard/agent.py", "--temp-dir=/tmp/foreign-abc"],
     ],

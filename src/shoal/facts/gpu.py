@@ -9,12 +9,81 @@ QUERY = ("nvidia-smi", "--query-gpu=index,name,memory.total", "--format=csv,nohe
 
 
 @dataclass(frozen=True)
+class NvLink:
+    """One NVLink of a GPU. ``gbps`` is GB/s as the driver says; an inactive link has None."""
+
+    index: int
+    active: bool
+    gbps: float | None = None
+    errors: int | None = None  # replay, recovery and CRC errors together
+
+
+@dataclass(frozen=True)
 class Gpu:
-    """One GPU; memory in MiB, None where the driver does not say (unified memory)."""
+    """One GPU; memory in MiB, None where the driver does not say (unified memory). None is "not known" everywhere."""
 
     index: int
     name: str
     memory_mib: int | None
+    used_mib: int | None = None
+    bar1_mib: int | None = None
+    uuid: str | None = None
+    pci: str | None = None  # 0000:18:00.0
+    architecture: str | None = None
+    persistence: bool | None = None
+    compute_mode: str | None = None
+    mig: bool | None = None
+    ecc_uncorrected: int | None = None  # volatile, DRAM and SRAM together
+    ecc_corrected: int | None = None
+    remap_pending: bool | None = None
+    remap_failure: bool | None = None
+    temperature_c: int | None = None
+    slowdown_c: int | None = None
+    power_w: float | None = None
+    utilisation: int | None = None  # percent
+    pcie_width: int | None = None
+    pcie_width_max: int | None = None
+    pcie_gen: int | None = None
+    pcie_gen_max: int | None = None
+    throttle: tuple[str, ...] | None = None  # active clock event reasons that slow it: "HW Slowdown", "HW Power Brake"
+    fabric_state: str | None = None  # NVSwitch fabric: Completed, In Progress, N/A
+    fabric_status: str | None = None
+    numa_node: int | None = None
+    nvlinks: tuple[NvLink, ...] | None = None
+    iommu_group: str | None = None
+
+
+@dataclass(frozen=True)
+class GpuProcess:
+    """A process that holds GPU memory, in MiB."""
+
+    pid: int
+    name: str
+    used_mib: int | None
+    gpu_uuid: str | None = None
+
+
+@dataclass(frozen=True)
+class GpuFacts:
+    """All of a node. ``gpus`` is None where nobody asked, empty where the driver sees none."""
+
+    gpus: tuple[Gpu, ...] | None = None
+    installed: bool | None = None  # whether there is an nvidia-smi
+    trouble: str = ""  # what nvidia-smi said when it failed
+    driver: str | None = None  # user space, from nvidia-smi
+    kernel_driver: str | None = None  # /sys/module/nvidia/version
+    open_module: bool | None = None  # the open kernel module
+    cuda: str | None = None  # the highest CUDA that the driver takes
+    processes: tuple[GpuProcess, ...] | None = None
+    topology: str | None = None  # `nvidia-smi topo -m`
+    cards: tuple[str, ...] | None = None  # PCI addresses of NVIDIA display controllers
+    peermem: bool | None = None  # nvidia_peermem is loaded
+    persistenced: bool | None = None  # nvidia-persistenced runs
+    fabric_manager: str | None = None  # the unit's state: active, inactive, failed
+    switches: int | None = None  # NVSwitches
+    xids: tuple[tuple[str, int, str], ...] | None = None  # kernel log: PCI address, number, line
+    sxids: tuple[str, ...] | None = None
+    imex: str | None = None
 
 
 def parse(text: str) -> tuple[Gpu, ...]:

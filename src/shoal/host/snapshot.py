@@ -1,0 +1,128 @@
+"""A machine as it was read once: files, links and command replies. Facts are parsed from this and from nothing else.
+
+A live machine, a capture in a folder and a capture in a tar all become a :class:`Snapshot`, so the doctor judges them
+alike. "Not there" and "not looked at" are different answers: the second is None everywhere, and never "broken".
+"""
+
+import posixpath
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+MAX_LINKS = 40
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a command answered: exit code, standard output, standard error. Code 127: there is no such program."""
+
+    code: int
+    out: str = ""
+    err: str = ""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What was read of one machine.
+
+    ``files`` hold text by absolute path, ``links`` the targets of symbolic links, ``errors`` the errno names of files
+    that are there and could not be read (``EINVAL``, ``EACCES``), ``replies`` command replies by command line as
+    :func:`shlex.join` writes it. Below the paths in ``looked``, what is in none of them does not exist; elsewhere it
+    is not known. ``taken`` is the machine's own clock, in seconds since the epoch.
+    """
+
+    name: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+    replies: Mapping[str, Reply] = field(default_factory=dict)
+    looked: tuple[str, ...] = ()
+    taken: float | None = None
+
+    def read(self, path: str) -> str | None:
+        """Text of a file, links followed; None where it is not there, unreadable or was not looked at."""
+        return self.files.get(self.resolve(path))
+
+    def word(self, path: str) -> str | None:
+        """A one-line file without its line end; None as for :meth:`read`."""
+        text = self.read(path)
+        return None if text is None else text.strip()
+
+    def error(self, path: str) -> str | None:
+        """The errno name of a file that is there and could not be read."""
+        return self.errors.get(self.resolve(path))
+
+    def list(self, path: str) -> tuple[str, ...] | None:
+        """Sorted names in a folder; empty where there is no such folder, None where nobody looked."""
+        names = self._tree.get(self.resolve(path))
+        if names:
+            return tuple(sorted(names))
+        return () if self.was_looked_at(path) else None
+
+    def exists(self, path: str) -> bool | None:
+        """Whether a file, link or folder is there; None where nobody looked."""
+        where = self.resolve(path)
+        if where in self.files or where in self.errors or where in self._tree or path in self.links:
+            return True
+        return False if self.was_looked_at(path) else None
+
+    def target(self, path: str) -> str | None:
+        """The last name in a link's target (a PCI address, a driver); None where it is no link."""
+        target = self.links.get(posixpath.join(self.resolve(posixpath.dirname(path)), posixpath.basename(path)))
+        return None if target is None else posixpath.basename(target.rstrip("/"))
+
+    def was_looked_at(self, path: str) -> bool:
+        """Whether what is missing at ``path`` does not exist."""
+        where = self.resolve(path)
+        roots = (root.rstrip("/") for root in self.looked)
+        return any(where == root or where.startswith(root + "/") for root in roots)
+
+    def reply(self, *argv: str) -> Reply | None:
+        """The reply to exactly this command; None where it was not asked."""
+        return self.replies.get(shlex.join(argv))
+
+    def replies_of(self, program: str, *words: str) -> Iterator[tuple[Sequence[str], Reply]]:
+        """Replies to commands of that program that hold all ``words``, in any order, wherever the program lies."""
+        for line, reply in self.replies.items():
+            argv = _split(line)
+            if argv and posixpath.basename(argv[0]) == program and set(words) <= set(argv[1:]):
+                yield argv, reply
+
+    def resolve(self, path: str) -> str:
+        """The path with every symbolic link on the way followed; a circle of links stays as it is."""
+        parts, at = [part for part in path.split("/") if part], "/"
+        for _ in range(MAX_LINKS * 8):
+            if not parts:
+                return at
+            name = parts.pop(0)
+            step = posixpath.normpath(posixpath.join(at, name))
+            target = self.links.get(step)
+            if target is None:
+                at = step
+                continue
+            parts = [part for part in target.split("/") if part] + parts
+            at = "/" if target.startswith("/") else at
+        return path
+
+    @cached_property
+    def _tree(self) -> dict[str, set[str]]:
+        """Folder -> names in it, of all that was read."""
+        tree: dict[str, set[str]] = {}
+        for path in (*self.files, *self.links, *self.errors):
+            child = path
+            while child != "/":
+                parent = posixpath.dirname(child) or "/"
+                names = tree.setdefault(parent, set())
+                if posixpath.basename(child) in names:
+                    break
+                names.add(posixpath.basename(child))
+                child = parent
+        return tree
+
+
+def _split(line: str) -> Sequence[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:
+        return line.split()

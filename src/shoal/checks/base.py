@@ -40,7 +40,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One judgement: what was found, on what evidence, and the command that mends it; ``node`` is empty for all nodes."""
+    """One judgement: what was found, on what evidence, the command that mends it; ``node`` is empty for all nodes."""
 
     id: str
     title: str

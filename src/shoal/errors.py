@@ -6,7 +6,8 @@
     ├── HostError               3   a machine could not be asked
     │   ├── HostUnreachable     3
     │   ├── CommandFailed       3   the command ran and answered with a code that was not expected
-    │   └── TimedOut            3
+    │   ├── TimedOut            3
+    │   └── WriteFailed         3   a file could not be written; the old one is as it was
     ├── NotRunning              4   there is no cluster to talk to
     ├── AlreadyRunning          4   there is one already
     ├── PreconditionFailed      5   the machine is not fit for it: port taken, memory, engine missing
@@ -64,6 +65,10 @@ class CommandFailed(HostError):
 
 class TimedOut(HostError):
     """A command did not end within its deadline."""
+
+
+class WriteFailed(HostError):
+    """A file could not be written."""
 
 
 class NotRunning(ShoalError):

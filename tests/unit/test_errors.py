@@ -36,6 +36,7 @@ def test_the_family_and_its_exit_codes() -> None:
         "HostUnreachable": ("HostError", 3),
         "CommandFailed": ("HostError", 3),
         "TimedOut": ("HostError", 3),
+        "WriteFailed": ("HostError", 3),
         "NotRunning": ("ShoalError", 4),
         "AlreadyRunning": ("ShoalError", 4),
         "PreconditionFailed": ("ShoalError", 5),

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shoal.errors import CommandFailed, HostUnreachable, TimedOut
+from shoal.errors import CommandFailed, HostUnreachable, TimedOut, WriteFailed
 from shoal.host.base import Host, Result
 from shoal.host.fake import FakeHost
 from shoal.host.local import LocalHost
@@ -99,6 +99,36 @@ def test_a_command_is_given_nothing_to_read(machine: Machine) -> None:
     assert machine.host.run(argv, timeout=10) == Result(argv, 0, "", "")
 
 
+def test_a_command_reads_its_input(machine: Machine) -> None:
+    """A command reads what it is given, text or bytes, also where that is more than a pipe holds."""
+    argv = machine.told(["wc", "-c"], out=f"{BIG}\n")
+    told = [machine.host.run(argv, timeout=10, input=given).out for given in ("x" * BIG, b"\xff" * BIG)]
+    assert told == [f"{BIG}\n"] * 2
+
+
+def test_input_that_nobody_reads_is_no_failure(machine: Machine) -> None:
+    """A command may end without having read its input."""
+    argv = machine.told(["true"])
+    assert machine.host.run(argv, timeout=10, input=b"x" * BIG) == Result(argv, 0, "", "")
+
+
+def test_output_is_there_as_bytes(machine: Machine) -> None:
+    """Output that is no text is lost in ``out``, and whole in ``data``."""
+    argv = ("printf", "a\\377\\n")
+    if isinstance(machine.host, FakeHost):
+        machine.host.replies[" ".join(argv)] = b"a\xff\n"
+    result = machine.host.run(argv, timeout=10)
+    assert (result.out, result.data) == ("a\ufffd\n", b"a\xff\n")
+
+
+def test_bytes_are_written_and_read(machine: Machine) -> None:
+    """A file of any bytes reads as it was written; its text has replacement marks."""
+    path, content = f"{machine.folder}/f", bytes(range(256)) * 5
+    machine.host.write(path, content)
+    assert machine.host.read_bytes(path) == content
+    assert machine.host.read(path) == content.decode(errors="replace")
+
+
 def test_what_was_written_is_read(machine: Machine) -> None:
     """A file reads as it was last written, with text in any script."""
     path = f"{machine.folder}/f"
@@ -112,6 +142,7 @@ def test_what_is_not_there_reads_as_nothing(machine: Machine) -> None:
     machine.host.write(f"{machine.folder}/f", "x")
     paths = [f"{machine.folder}/none", machine.folder, f"{machine.folder}/f/g"]
     assert [machine.host.read(path) for path in paths] == [None, None, None]
+    assert [machine.host.read_bytes(path) for path in paths] == [None, None, None]
 
 
 def test_a_folder_lists_its_names_sorted(machine: Machine) -> None:
@@ -178,9 +209,10 @@ def test_a_grandchild_that_left_cannot_hold_the_deadline(pid_file: Path) -> None
     assert time.monotonic() - begun < 10
 
 
-def test_a_signal_is_a_negative_code() -> None:
-    """A command that a signal ended has the signal's number, negative, as its code."""
-    assert LocalHost().run(["sh", "-c", "kill -9 $$"], timeout=10, ok=(-9,)).code == -9
+def test_a_signal_is_a_code_above_128() -> None:
+    """A command that a signal ended has 128 and the signal's number as its code, as in a shell."""
+    assert LocalHost().run(["sh", "-c", "kill -9 $$"], timeout=10, ok=(137,)).code == 137
+    assert LocalHost().stream(["sh", "-c", "kill -9 $$"], timeout=10, on_line=print).code == 137
 
 
 def test_a_file_that_may_not_be_run_is_code_126(tmp_path: Path) -> None:
@@ -217,12 +249,16 @@ def test_a_write_replaces_the_file_in_one_step(tmp_path: Path) -> None:
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
-    """Text that cannot be written leaves all as it was."""
-    file = tmp_path / "f"
-    LocalHost().write(str(file), "old")
-    with pytest.raises(UnicodeEncodeError):
-        LocalHost().write(str(file), "\ud800")
-    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("f", "old")]
+    """Where a file cannot be put, the machine's words are told and all is as it was."""
+    (tmp_path / "folder" / "f").mkdir(parents=True)
+    for path, why in (
+        (tmp_path / "folder" / "f", "Is a directory"),
+        (tmp_path / "no" / "f", "No such file or directory"),
+    ):
+        with pytest.raises(WriteFailed) as raised:
+            LocalHost().write(str(path), "new")
+        assert (raised.value.what, raised.value.why) == (f"localhost: {path} could not be written", why)
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["f", "folder"]
 
 
 # LocalHost.stream: output that is handed over while the command runs.
@@ -283,6 +319,7 @@ def test_a_fake_host_that_is_unreachable_says_so_on_every_call() -> None:
     calls = (
         lambda: host.run(["true"], timeout=1),
         lambda: host.read("/f"),
+        lambda: host.read_bytes("/f"),
         lambda: host.list("/"),
         lambda: host.write("/f", "y"),
     )
@@ -291,7 +328,7 @@ def test_a_fake_host_that_is_unreachable_says_so_on_every_call() -> None:
         with pytest.raises(HostUnreachable) as raised:
             call()
         told.append(raised.value.what)
-    assert (told, host.calls, host.tree) == (["gpu-2 does not answer"] * 4, [], {"/f": "x"})
+    assert (told, host.calls, host.tree) == (["gpu-2 does not answer"] * 5, [], {"/f": "x"})
 
 
 def test_a_fake_host_answers_from_its_dicts_and_remembers_the_calls() -> None:
@@ -299,5 +336,8 @@ def test_a_fake_host_answers_from_its_dicts_and_remembers_the_calls() -> None:
     host = FakeHost({"/a/b/c": "1", "/a/d": "2"}, {"id -u": "0\n", "false": Result(("false",), 1, "", "no")})
     assert host.run(["id", "-u"], timeout=1) == Result(("id", "-u"), 0, "0\n", "")
     assert host.run(["false"], timeout=1, ok=(1,)) == Result(("false",), 1, "", "no")
-    assert host.calls == [("id", "-u"), ("false",)]
-    assert (host.list("/a"), host.list("/"), host.list("/a/d")) == (("b", "d"), ("a",), ())
+    host.run(["tee"], timeout=1, ok=(127,), input="secret")
+    host.write("/a/e", b"\xff", mode=0o600)
+    assert (host.calls, host.inputs) == ([("id", "-u"), ("false",), ("tee",)], [b"", b"", b"secret"])
+    assert (host.modes, host.read_bytes("/a/e")) == ({"/a/e": 0o600}, b"\xff")
+    assert (host.list("/a"), host.list("/"), host.list("/a/d")) == (("b", "d", "e"), ("a",), ())

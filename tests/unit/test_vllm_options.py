@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.errors import CommandFailed, HostUnreachable, PreconditionFailed
+from shoal.errors import CommandFailed, HostUnreachable, PreconditionFailed, WriteFailed
 from shoal.facts.vllm_options import SERVER, VERSION_PROGRAM, known_options, parse_help
 from shoal.host.base import Result
 from shoal.host.fake import FakeHost
@@ -126,7 +126,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch: pytest.Monk
     """The options are known all the same."""
 
     def refuse(path: str, text: str, *, mode: int = 0o644) -> None:
-        raise PermissionError(13, "Permission denied", path)
+        raise WriteFailed(f"{path} could not be written")
 
     host = host_with(version="vllm 0.32.0\n", all=HELP)
     monkeypatch.setattr(host, "write", refuse)

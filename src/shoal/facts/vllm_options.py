@@ -58,7 +58,7 @@ def parse_help(text: str) -> frozenset[str]:
 def _ask(host: Host, python: str) -> frozenset[str]:
     # An older parser takes `--help` without a word, and tells everything then.
     for question in ("--help=all", "--help"):
-        answer = host.run([python, "-m", SERVER, question], timeout=HELP_DEADLINE, ok=range(-64, 256))
+        answer = host.run([python, "-m", SERVER, question], timeout=HELP_DEADLINE, ok=range(256))
         options = parse_help(answer.out) if answer.code == 0 else frozenset()
         if options:
             return options
@@ -86,5 +86,5 @@ def _remember(host: Host, file: Path, options: frozenset[str]) -> None:
     try:
         host.run(["mkdir", "-p", str(file.parent)], timeout=10)
         host.write(str(file), json.dumps(sorted(options), indent=0) + "\n")
-    except (OSError, HostError):
+    except HostError:
         return  # without a cache the next start asks again, 10 s later

@@ -1,7 +1,7 @@
 """The Host protocol: what can be asked of a machine, wherever it is."""
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from shoal.errors import CommandFailed
@@ -9,12 +9,27 @@ from shoal.errors import CommandFailed
 
 @dataclass(frozen=True)
 class Result:
-    """A command that ended: its argv, exit code and output."""
+    """A command that ended: its argv, exit code and output.
+
+    ``code`` is what a shell would say: 127 for a program that does not exist, 126 for one that may not be run, and
+    128 + n where signal n ended it. Bytes that are no text are replaced in ``out`` and ``err``; ``data`` has them.
+    """
 
     argv: tuple[str, ...]
     code: int
     out: str
     err: str
+    raw: bytes | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, argv: tuple[str, ...], code: int, out: bytes, err: bytes) -> "Result":
+        """What a process left."""
+        return cls(argv, code, text(out), text(err), out)
+
+    @property
+    def data(self) -> bytes:
+        """The output as it came, for what is not text: an archive, a capture."""
+        return self.out.encode() if self.raw is None else self.raw
 
     def require(self, ok: Container[int], host: str) -> "Result":
         """Itself, or CommandFailed where the exit code is not one of ``ok``."""
@@ -34,18 +49,38 @@ class Host(Protocol):
         """What the machine is called in messages."""
         ...
 
-    def run(self, argv: Sequence[str], *, timeout: float, ok: Container[int] = (0,)) -> Result:
-        """Run a command to its end, ``timeout`` in seconds. Code 127 where the program does not exist."""
+    def run(
+        self, argv: Sequence[str], *, timeout: float, ok: Container[int] = (0,), input: str | bytes | None = None
+    ) -> Result:
+        """Run a command to its end, ``timeout`` in seconds; ``input`` is what it reads, by default nothing."""
         ...
 
     def read(self, path: str) -> str | None:
         """Text of a file, undecodable bytes replaced; None where it does not exist or may not be read."""
         ...
 
+    def read_bytes(self, path: str) -> bytes | None:
+        """Content of a file; None where it does not exist or may not be read."""
+        ...
+
     def list(self, path: str) -> tuple[str, ...]:
         """Sorted names in a folder; empty where it does not exist or may not be read."""
         ...
 
-    def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
-        """Write a file in one step: readers see the old or the new content, never a part."""
+    def write(self, path: str, content: str | bytes, *, mode: int = 0o644) -> None:
+        """Write a file in one step: readers see the old or the new content, never a part.
+
+        Raises:
+            WriteFailed: all is as it was before.
+        """
         ...
+
+
+def text(data: bytes) -> str:
+    """Bytes as text; those that are none become replacement marks."""
+    return data.decode("utf-8", errors="replace")
+
+
+def encoded(content: str | bytes) -> bytes:
+    """Text as the bytes that are written."""
+    return content.encode() if isinstance(content, str) else content

@@ -4,11 +4,13 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from shoal.errors import HostUnreachable
-from shoal.host.base import Result
+from shoal.host.base import Result, encoded, text
 
 
 class FakeHost:
-    """Answers from ``tree`` (path -> text) and ``replies`` (argv as one line -> Result, or its output).
+    """Answers from ``tree`` (path -> content) and ``replies`` (argv as one line -> Result, or its output).
+
+    It remembers what it was asked: ``calls``, the ``inputs`` that came with them, and the ``modes`` of written files.
 
     Raises:
         HostUnreachable: on every call, where ``reachable`` is False.
@@ -16,8 +18,8 @@ class FakeHost:
 
     def __init__(
         self,
-        tree: Mapping[str, str] | None = None,
-        replies: Mapping[str, Result | str] | None = None,
+        tree: Mapping[str, str | bytes] | None = None,
+        replies: Mapping[str, Result | str | bytes] | None = None,
         *,
         name: str = "fake",
         reachable: bool = True,
@@ -27,25 +29,36 @@ class FakeHost:
         self.replies = dict(replies or {})
         self.reachable = reachable
         self.calls: list[tuple[str, ...]] = []
+        self.inputs: list[bytes] = []
+        self.modes: dict[str, int] = {}
 
     def _connect(self) -> None:
         if not self.reachable:
             raise HostUnreachable(f"{self.name} does not answer")
 
-    def run(self, argv: Sequence[str], *, timeout: float, ok: Container[int] = (0,)) -> Result:
+    def run(
+        self, argv: Sequence[str], *, timeout: float, ok: Container[int] = (0,), input: str | bytes | None = None
+    ) -> Result:
         """Reply as told; 127 for a command that nobody told about. ``timeout`` never passes here."""
         del timeout
         self._connect()
         argv = tuple(argv)
         self.calls.append(argv)
+        self.inputs.append(encoded(input or b""))
         reply = self.replies.get(" ".join(argv), Result(argv, 127, "", f"{argv[0]}: not found"))
-        result = Result(argv, 0, reply, "") if isinstance(reply, str) else reply
+        result = reply if isinstance(reply, Result) else Result.of(argv, 0, encoded(reply), b"")
         return result.require(ok, self.name)
 
     def read(self, path: str) -> str | None:
         """Text from the tree, or None."""
+        content = self.read_bytes(path)
+        return None if content is None else text(content)
+
+    def read_bytes(self, path: str) -> bytes | None:
+        """Content from the tree, or None."""
         self._connect()
-        return self.tree.get(path)
+        content = self.tree.get(path)
+        return None if content is None else encoded(content)
 
     def list(self, path: str) -> tuple[str, ...]:
         """Names under a path of the tree."""
@@ -54,8 +67,8 @@ class FakeHost:
         below = (PurePosixPath(name) for name in self.tree)
         return tuple(sorted({name.relative_to(base).parts[0] for name in below if base in name.parents}))
 
-    def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
-        """Put text into the tree; modes are not kept."""
-        del mode
+    def write(self, path: str, content: str | bytes, *, mode: int = 0o644) -> None:
+        """Put content into the tree."""
         self._connect()
-        self.tree[path] = text
+        self.tree[path] = content
+        self.modes[path] = mode

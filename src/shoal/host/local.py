@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
-from shoal.errors import TimedOut
-from shoal.host.base import Result
+from shoal.errors import TimedOut, WriteFailed
+from shoal.host.base import Result, encoded, text
 
 
 class LocalHost:
@@ -18,25 +18,28 @@ class LocalHost:
 
     name = "localhost"
 
-    def run(self, argv: Sequence[str], *, timeout: float, ok: Container[int] = (0,)) -> Result:
+    def run(
+        self, argv: Sequence[str], *, timeout: float, ok: Container[int] = (0,), input: str | bytes | None = None
+    ) -> Result:
         """Run a command to its end. At the deadline its whole process group is killed."""
         argv = tuple(argv)
+        stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
         try:
             child = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+                argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
             )
         except (FileNotFoundError, NotADirectoryError):
             return Result(argv, 127, "", f"{argv[0]}: not found").require(ok, self.name)
         except PermissionError as error:
             return Result(argv, 126, "", str(error)).require(ok, self.name)
         try:
-            out, err = child.communicate(timeout=timeout)
+            out, err = child.communicate(None if input is None else encoded(input), timeout)
         except subprocess.TimeoutExpired as error:
             # Its pipes are closed unread: a descendant in a session of its own may hold them open for ever.
             with child:
                 os.killpg(child.pid, signal.SIGKILL)
             raise TimedOut(f"{self.name}: {' '.join(argv)} did not end within {timeout:g} s") from error
-        return Result(argv, child.returncode, _text(out), _text(err)).require(ok, self.name)
+        return Result.of(argv, _code(child.returncode), out, err).require(ok, self.name)
 
     def stream(self, argv: Sequence[str], *, timeout: float, on_line: Callable[[str], None]) -> Result:
         """Run a command and hand over each line of its output as it comes; any exit code is the caller's to judge.
@@ -57,7 +60,7 @@ class LocalHost:
             watchdog.start()
             try:
                 for raw in child.stdout or ():
-                    lines.append(_text(raw).rstrip("\n"))
+                    lines.append(text(raw).rstrip("\n"))
                     on_line(lines[-1])
                 code = child.wait()
             except BaseException:
@@ -69,12 +72,17 @@ class LocalHost:
             if code == -signal.SIGKILL and time.monotonic() - began >= timeout:
                 raise TimedOut(f"{self.name}: {' '.join(argv)} did not end within {timeout:g} s")
             errors.seek(0)
-            return Result(argv, code, "\n".join(lines), _text(errors.read()))
+            return Result(argv, _code(code), "\n".join(lines), text(errors.read()))
 
     def read(self, path: str) -> str | None:
         """Text of a file, or None."""
+        content = self.read_bytes(path)
+        return None if content is None else text(content)
+
+    def read_bytes(self, path: str) -> bytes | None:
+        """Content of a file, or None."""
         try:
-            return _text(Path(path).read_bytes())
+            return Path(path).read_bytes()
         except OSError:
             return None
 
@@ -85,22 +93,29 @@ class LocalHost:
         except OSError:
             return ()
 
-    def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
+    def write(self, path: str, content: str | bytes, *, mode: int = 0o644) -> None:
         """Write a file in one step, with ``mode`` from its first byte on."""
-        target = Path(path)
-        handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        data, target = encoded(content), Path(path)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                os.fchmod(handle, mode)
-                file.write(text)
-            Path(part).replace(target)
-        except BaseException:
-            Path(part).unlink(missing_ok=True)
-            raise
+            _replace(target, data, mode)
+        except OSError as error:
+            raise WriteFailed(f"{self.name}: {path} could not be written", why=error.strerror or str(error)) from error
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", errors="replace")
+def _replace(target: Path, data: bytes, mode: int) -> None:
+    handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, mode)
+            file.write(data)
+        Path(part).replace(target)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def _code(returned: int) -> int:
+    return returned if returned >= 0 else 128 - returned
 
 
 def spawn_daemon(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> int:

@@ -162,8 +162,8 @@ def _convert(model: _Carried, target: Path, host: LocalHost, report: Callable[[s
 
 
 def _why(result: Result) -> str:
-    if result.code < 0:
-        memory = ", as the kernel does when memory runs out" if result.code == -signal.SIGKILL else ""
-        return f"signal {-result.code} ended it{memory}"
+    if (number := result.code - 128) > 0:
+        memory = ", as the kernel does when memory runs out" if number == signal.SIGKILL else ""
+        return f"signal {number} ended it{memory}"
     lines = result.err.strip().splitlines()
     return lines[-1] if lines else f"it ended with code {result.code} and said nothing"

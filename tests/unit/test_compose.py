@@ -119,13 +119,10 @@ def test_the_reference_profile_has_every_key_of_the_design(role: Role) -> None:
         "/etc/rdma:/etc/rdma:ro",
         "/tmp/ray:/tmp/ray",
     ]
+    own = [("./shoal.pyz", "/opt/shoal/shoal.pyz"), ("./models.yaml", "/etc/shoal/models.yaml")]
     assert long == [
-        {
-            "type": "bind",
-            "source": "./shoal.pyz",
-            "target": "/opt/shoal/shoal.pyz",
-            "read_only": True,
-        }
+        {"type": "bind", "source": source, "target": target, "read_only": True}
+        for source, target in own[: 2 if role == "head" else 1]
     ]
     assert found["ulimits"] == {"memlock": -1, "stack": 67108864}
     assert found["cap_add"] == ["IPC_LOCK", "SYS_NICE", "SYS_RESOURCE"]

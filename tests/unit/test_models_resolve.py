@@ -15,10 +15,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from shoal.engine.models import resolve
 from shoal.errors import ConfigError, PreconditionFailed, TimedOut
 from shoal.host.base import Result
 from shoal.host.local import LocalHost
-from shoal.ops.models import resolve
 from shoal.spec.registry import ModelEntry
 
 TRANSFORMERS = """
@@ -341,7 +341,7 @@ def test_a_converter_that_hangs_ends_at_its_deadline(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error is the host's own, and there is no folder."""
-    monkeypatch.setattr("shoal.ops.models.CONVERT_DEADLINE", 0.1)
+    monkeypatch.setattr("shoal.engine.models.CONVERT_DEADLINE", 0.1)
     with pytest.raises(TimedOut):
         get(cache, python=program(tmp_path, "sleep 60"))
     assert models(cache) == []

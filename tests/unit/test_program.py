@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shoal.agent.program import EX_CONFIG, UNHEALTHY_SECONDS, Start, run
+from shoal.agent.program import EX_CONFIG, PAUSE, Start, run
 from shoal.errors import ConfigError, PreconditionFailed, ShoalError
 from shoal.log import EventLog
 
@@ -38,23 +38,39 @@ def test_the_exit_code_is_the_programs() -> None:
 
 
 def test_trouble_is_one_line_and_one(capsys: pytest.CaptureFixture[str]) -> None:
-    """An error of ours ends the program with 1 and one line, never a traceback."""
-    assert run({}, ends(error=PreconditionFailed("cannot listen", why="taken", fix="free it"))) == 1
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.endswith("FAILED     error: cannot listen; why: taken; fix: free it")
+    """An error of ours ends the program with 1 and one line, never a traceback; before it runs as after."""
+    trouble = PreconditionFailed("cannot listen", why="taken", fix="free it")
+
+    def at_once() -> Start:
+        raise trouble
+
+    for program in (ends(error=trouble), at_once):
+        assert run({}, program, [].append) == 1
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.endswith("FAILED     error: cannot listen; why: taken; fix: free it")
 
 
-def test_malformed_settings_are_no_hot_loop() -> None:
-    """In a container malformed settings keep the program unhealthy for a minute before it ends with 78."""
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [
+        (malformed, EX_CONFIG),
+        (ends(error=ConfigError("unknown option")), EX_CONFIG),
+        (ends(error=PreconditionFailed("x")), 1),
+    ],
+)
+def test_an_end_by_error_is_no_hot_loop(program: Callable[[], Start], code: int) -> None:
+    """In a container the program stays for a while before it ends: a minute where settings are malformed."""
     slept: list[float] = []
-    assert run({}, malformed, slept.append) == EX_CONFIG
-    assert slept == [UNHEALTHY_SECONDS]
+    assert run({}, program, slept.append) == code
+    assert slept == [{EX_CONFIG: 60.0, 1: 10.0}[code]]
+    assert PAUSE[code] == slept[0]
 
 
-def test_malformed_settings_end_at_once_where_somebody_watches() -> None:
-    """Started by `shoal up`, malformed settings end the program at once."""
+def test_an_error_ends_the_program_at_once_where_somebody_watches() -> None:
+    """Started by `shoal up`, malformed settings and trouble end the program at once."""
     slept: list[float] = []
     assert run({"SHOAL_RUN_ID": "x"}, malformed, slept.append) == EX_CONFIG
+    assert run({"SHOAL_RUN_ID": "x"}, ends(error=PreconditionFailed("x")), slept.append) == 1
     assert slept == []
 
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from shoal.errors import ConfigError, ShoalError
 from shoal.ops import pyz, render
+from shoal.spec.registry import load
 from shoal.ui.cli import main
 from shoal.ui.health import look
 from shoal.ui.health import main as health
@@ -53,6 +54,18 @@ def test_render_again_changes_nothing(shoal: Shoal, tmp_path: Path) -> None:
     done = shoal("render", "head", "-o", str(tmp_path))
     assert (done.exit_code, done.output) == (0, f"{tmp_path} is as it should be\n")
     assert contents(tmp_path) == before
+
+
+def test_a_registry_that_is_there_is_the_users(shoal: Shoal, tmp_path: Path) -> None:
+    """`models.yaml` is written once; after that neither a diff nor an overwrite concerns it."""
+    shoal("render", "head", "-o", str(tmp_path))
+    (tmp_path / ".env").write_text("mine\n")
+    registry = tmp_path / "models.yaml"
+    assert load(registry) == {}
+    registry.write_text("mine: {model: /models/mine}\n")
+    done = shoal("render", "head", "-o", str(tmp_path), "--yes")
+    assert (done.exit_code, done.output) == (0, f"{tmp_path} is as it should be\n")
+    assert registry.read_text() == "mine: {model: /models/mine}\n"
 
 
 def test_render_refuses_to_overwrite_unasked(shoal: Shoal, tmp_path: Path) -> None:

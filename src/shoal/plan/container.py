@@ -17,7 +17,7 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 IMAGE = "nvcr.io/nvidia/vllm:25.09-py3"
 PYZ = "/opt/shoal/shoal.pyz"
-STATE, CACHE, MODELS = "/var/lib/shoal", "/var/cache/shoal", "/models"
+STATE, CACHE, MODELS, REGISTRY = "/var/lib/shoal", "/var/cache/shoal", "/models", "/etc/shoal/models.yaml"
 # `exec`, so that a signal reaches shoal; `$$` is how a compose file writes `$`. NVIDIA's entry point sets up its CUDA
 # compatibility libraries, and then runs what it is given. Where shoal.pyz is missing, docker-compose 1.29 refuses to
 # start; newer Compose makes a folder of that name, unless told by `create_host_path`, which 1.29 does not know.
@@ -98,7 +98,7 @@ def _node(role: Role, profile: Profile) -> tuple[Key, ...]:
         *_program(),
         *(_gpu() if gpu else ()),
         *((_devices(),) if rdma else ()),
-        _volumes(rdma=rdma),
+        _volumes(rdma=rdma, head=role == "head"),
         Key("env_file", (Key("", ".env"),), "everything set in .env reaches the agent, named below or not"),
         _environment(role, rdma=rdma, gpu=gpu),
         *_rights(rdma=rdma, gpu=gpu),
@@ -155,17 +155,19 @@ def _bind(source: str, target: str) -> tuple[Key, ...]:
     )
 
 
-def _volumes(*, rdma: bool) -> Key:
+def _volumes(*, rdma: bool, head: bool) -> Key:
     hcas = (
         Key("", "/sys/class/infiniband:/sys/class/infiniband:ro", "the HCAs and their GID tables"),
         Key("", "/sys/class/net:/sys/class/net:ro", "which interface belongs to which HCA"),
         Key("", "/etc/rdma:/etc/rdma:ro", "the machine's RDMA settings"),
     )
     why = "shoal itself; in this long form docker-compose refuses to start where the file is missing"
+    registry = Key("", _bind("./models.yaml", REGISTRY), "the model registry: read at each start of the engine")
     return Key(
         "volumes",
         (
             Key("", _bind("./shoal.pyz", PYZ), why),
+            *((registry,) if head else ()),
             *(hcas if rdma else ()),
             Key("", "/tmp/ray:/tmp/ray", "Ray's sessions: the containers of one node share its sockets"),
             Key("", f"${{MODEL_CACHE:-./models}}:{MODELS}", "models, as the Hugging Face hub keeps them"),
@@ -215,10 +217,10 @@ def _health(program: str) -> Key:
             Key("test", ("CMD", "python3", PYZ, "health", program)),
             Key("interval", "10s"),
             Key("timeout", "5s"),
-            Key("retries", 3),
-            Key("start_period", "60s"),
+            Key("retries", 2),
+            Key("start_period", "20s"),
         ),
-        "asks the program itself, on its own port; shown by `docker ps`",
+        "asks the program itself, on its own port; shown by `docker ps`. Malformed settings show within their minute",
     )
 
 

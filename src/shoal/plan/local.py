@@ -4,18 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shoal.errors import UsageError
-from shoal.plan.models import option_arguments
+from shoal.plan.engine import CPU_DEFAULTS, arguments
 from shoal.plan.node import ClusterPlan, EnginePlan, NodePlan, Setting
 from shoal.plan.parallel import Parallel
 from shoal.plan.ports import BLOCK, node_ports
-from shoal.spec.registry import ModelEntry, Option
+from shoal.spec.registry import ModelEntry
 
 MAX_NODES = 16
-KV_CACHE_BYTES = 512 << 20
-# What the registry does not say. Without compilation no C++ compiler is needed, and the first start is about 40 s
-# shorter on two cores.
-CPU_DEFAULTS: dict[str, Option] = {"compilation-config": '{"mode": 0}', "kv-cache-memory-bytes": KV_CACHE_BYTES}
-GUARD = "shoal.engine.guard.KeyGuard"
 
 
 @dataclass(frozen=True)
@@ -138,23 +133,10 @@ def _engine(spec: LocalSpec, nodes: tuple[NodePlan, ...]) -> EnginePlan:
         api_host=head,
         api_port=spec.api_port,
         serve_port=spec.serve_port,
-        arguments=_arguments(spec, head),
+        arguments=arguments(
+            spec.model_path, spec.model.key, head, spec.api_port, spec.parallel, CPU_DEFAULTS | dict(spec.model.options)
+        ),
         engine_env={"VLLM_HOST_IP": head},
         settings=settings,
         reasons=(spec.parallel.why, "Ray executor: ranks live on every node"),
     )
-
-
-def _arguments(spec: LocalSpec, head: str) -> tuple[str, ...]:
-    options = CPU_DEFAULTS | dict(spec.model.options)
-    return (
-        "--model", spec.model_path,
-        "--served-model-name", spec.model.key,
-        "--host", head,
-        "--port", str(spec.api_port),
-        "--middleware", GUARD,
-        "--distributed-executor-backend", "ray",
-        "--pipeline-parallel-size", str(spec.parallel.pipeline),
-        "--tensor-parallel-size", str(spec.parallel.tensor),
-        *option_arguments(options),
-    )  # fmt: skip

@@ -10,8 +10,10 @@ from shoal.spec.registry import ModelEntry
 DEFAULT = "smollm2"
 
 
-def choose(word: str, registry: Mapping[str, ModelEntry]) -> ModelEntry:
-    """The registry's entry of that key, or an entry for the model folder of that path.
+def choose(word: str, registry: Mapping[str, ModelEntry], origin: str = "--model") -> ModelEntry:
+    """The registry's entry of that key, or an entry for a model folder's path or a name on the hub.
+
+    A folder is served under its own name, a model of the hub under its whole one. ``origin`` is where the word stands.
 
     Raises:
         UsageError: neither; the nearest keys are named.
@@ -19,8 +21,9 @@ def choose(word: str, registry: Mapping[str, ModelEntry]) -> ModelEntry:
     if word in registry:
         return registry[word]
     if "/" in word:
-        return ModelEntry(key=Path(word).name or "model", model=word, description="a model folder", origin="--model")
-    fix = "give a key of the registry or the path of a folder"
+        key = (Path(word).name or "model") if word.startswith(("/", ".", "~")) else word
+        return ModelEntry(key=key, model=word, description="a model folder, or a name on the hub", origin=origin)
+    fix = "give a key of the registry, the path of a folder, or ORGANISATION/MODEL of the hub"
     raise UsageError(f'unknown model "{word}"', why=did_you_mean(word, registry), fix=fix)
 
 

@@ -55,8 +55,14 @@ NODE = (
     Variable("SHOAL_LOG", "`story` for people, `json` for machines", "story"),
 )
 ENGINE = (
+    Variable("SHOAL_API_HOST", "address of the API; empty: VLLM_HOST_IP. 0.0.0.0: all addresses of this machine"),
+    Variable("SHOAL_API_PORT", "port of the API", "8000"),
+    Variable("SHOAL_TENSOR_PARALLEL", "ranks that share each layer; empty: the GPUs of one node"),
+    Variable("SHOAL_PIPELINE_PARALLEL", "stages that share the layers; empty: the number of nodes"),
     Variable("SHOAL_SERVE_PORT", "port of the supervisor", "8701"),
-    Variable("SHOAL_ENGINE_PLAN", "JSON file, as the container sees it, with the engine's arguments"),
+    Variable(
+        "SHOAL_ENGINE_PLAN", "JSON file, as the container sees it, with the engine's arguments; MODEL_NAME is not read"
+    ),
 )
 RAY = (
     Variable("RAY_AUTH_MODE", "`token`: Ray refuses whoever has no token (Ray 2.52 or newer)"),
@@ -109,7 +115,10 @@ INSIDE = (
     Variable("RAY_USAGE_STATS_ENABLED", "nothing is sent anywhere", fixed="0"),
     Variable("VLLM_NO_USAGE_STATS", "nothing is sent anywhere", fixed="1"),
 )
-KEY_FILE = Variable("SHOAL_API_KEY_FILE", "made at the first start, mode 0600", fixed="/var/lib/shoal/api.key")
+SERVED = (
+    Variable("SHOAL_API_KEY_FILE", "made at the first start, mode 0600", fixed="/var/lib/shoal/api.key"),
+    Variable("SHOAL_MODELS_FILE", "the model registry, ./models.yaml", fixed="/etc/shoal/models.yaml"),
+)
 
 
 def _edited(role: Role) -> tuple[Variable, ...]:
@@ -124,7 +133,11 @@ def _edited(role: Role) -> tuple[Variable, ...]:
     return (
         Variable("VLLM_HOST_IP", FABRIC, example="192.168.100.1"),
         Variable("SHOAL_EXPECT", expect, example="192.168.100.1:1,192.168.100.2:1"),
-        Variable("MODEL_NAME", "what is served: a key of the model registry", example="my-model"),
+        Variable(
+            "MODEL_NAME",
+            "what is served: a key of models.yaml, a folder below /models, or ORGANISATION/MODEL of the hub",
+            example="/models/my-model",
+        ),
     )
 
 
@@ -152,7 +165,7 @@ def settings(role: Role, *, rdma: bool, gpu: bool) -> Iterator[Setting]:
         for variable in section.variables:
             if variable.name not in HOST_ONLY:
                 yield Setting(variable.name, _interpolated(variable), variable.meaning)
-    fixed = (*INSIDE, *((KEY_FILE,) if role == "head" else ()), *((NO_RDMA,) if gpu and not rdma else ()))
+    fixed = (*INSIDE, *(SERVED if role == "head" else ()), *((NO_RDMA,) if gpu and not rdma else ()))
     for variable in fixed:
         yield Setting(variable.name, variable.fixed, variable.meaning)
 

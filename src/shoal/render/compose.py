@@ -19,6 +19,18 @@ PLAIN = re.compile(r"[A-Za-z/.$*][^\s#'\"]*|\d+[sm]")
 # What YAML 1.1 reads as something else than the text that it looks like.
 WORDS = {"true", "false", "yes", "no", "on", "off", "null", "~"}
 
+REGISTRY = "models.yaml"
+EXAMPLE = """\
+# What this head can serve: key -> model, and any option of `vllm serve` without its dashes.
+# MODEL_NAME in .env names a key. Yours: a render does not touch this file again.
+#
+# my-model:
+#   model: /models/my-model          # a folder below MODEL_CACHE, on every node; or ORGANISATION/MODEL of the hub
+#   description: what it is for
+#   max-model-len: 8192
+#   gpu-memory-utilization: 0.9
+"""
+
 
 def compose_yaml(plan: ContainerPlan) -> str:
     """The compose file. Valid for Docker Compose v2 and docker-compose 1.29."""
@@ -105,4 +117,5 @@ def _example(variable: Variable) -> list[str]:
 
 def files(plan: ContainerPlan) -> dict[str, str]:
     """The folder's files by name, but for ``shoal.pyz``."""
-    return {"compose.yaml": compose_yaml(plan), ".env.example": env_example(plan), "README.md": readme(plan)}
+    made = {"compose.yaml": compose_yaml(plan), ".env.example": env_example(plan), "README.md": readme(plan)}
+    return made | ({REGISTRY: EXAMPLE} if plan.role == "head" else {})

@@ -14,11 +14,13 @@ from shoal.spec.variable import Variable, is_port
 S = TypeVar("S", bound="Settings")
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 # The rows that agent and supervisor read.
 TABLE: tuple[Variable, ...] = tuple(row for row in VARIABLES if row.field)
+MAY_BE_NONE = {"num_gpus", "num_cpus", "tensor_parallel", "pipeline_parallel"}
 
 
 class Settings(BaseModel):
@@ -76,6 +78,23 @@ class ServeSettings(Settings):
     expect: tuple[tuple[str, int], ...]
     engine_plan: str
     api_key_file: str
+    model_name: str = ""
+    models_file: str = ""
+    api_host: str = ""
+    api_port: Port = 8000
+    tensor_parallel: Size | None = None
+    pipeline_parallel: Size | None = None
+    num_gpus: Count | None = None
+
+    @property
+    def head(self) -> str:
+        """The GCS address, ``ADDRESS:PORT``."""
+        return self.ray_address or f"{self.address}:6379"
+
+    @field_validator("api_host")
+    @classmethod
+    def _is_ip_or_empty(cls, value: str) -> str:
+        return str(ipaddress.ip_address(value)) if value else value
 
     @field_validator("expect", mode="before")
     @classmethod
@@ -95,7 +114,7 @@ def _values(env: Mapping[str, str], fields: set[str]) -> dict[str, Any]:
     for row in TABLE:
         if row.field in fields:
             raw = env.get(row.name, "").strip() or row.default
-            out[row.field] = None if raw == "" and row.field in {"num_gpus", "num_cpus"} else raw
+            out[row.field] = None if raw == "" and row.field in MAY_BE_NONE else raw
     return out
 
 

@@ -62,7 +62,7 @@ def resolve(entry: ModelEntry, cache: Path, host: LocalHost, report: Callable[[s
 
 
 def _folder_or_name(entry: ModelEntry) -> Path | str:
-    asked = entry.origin == "--model"
+    asked = entry.origin in {"--model", "MODEL_NAME"}
     fix = "give the path of a folder that exists" if asked else f"correct `model` of {entry.key} in {entry.origin}"
     try:
         path = Path(entry.model).expanduser()

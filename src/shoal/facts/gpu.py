@@ -1,6 +1,7 @@
 """GPUs, as ``nvidia-smi`` reports them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from shoal.errors import CommandFailed
 from shoal.host.base import Host
@@ -77,6 +78,7 @@ class GpuFacts:
     processes: tuple[GpuProcess, ...] | None = None
     topology: str | None = None  # `nvidia-smi topo -m`
     cards: tuple[str, ...] | None = None  # PCI addresses of NVIDIA display controllers
+    card_drivers: Mapping[str, str] = field(default_factory=dict)  # PCI address -> kernel driver bound to the card
     peermem: bool | None = None  # nvidia_peermem is loaded
     persistenced: bool | None = None  # nvidia-persistenced runs
     fabric_manager: str | None = None  # the unit's state: active, inactive, failed

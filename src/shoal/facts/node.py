@@ -13,7 +13,10 @@ from shoal.facts.stack import StackFacts
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """One node. ``env`` is the environment that the node's processes get, secrets masked; None where nobody looked."""
+    """One node. ``env`` is the environment that the node's processes get, secrets masked; None where nobody looked.
+
+    ``before`` is the same node read earlier: counters tell something by what they grew since then.
+    """
 
     name: str
     machine: MachineFacts = field(default_factory=MachineFacts)
@@ -24,6 +27,7 @@ class NodeFacts:
     docker: DockerFacts = field(default_factory=DockerFacts)
     stack: StackFacts = field(default_factory=StackFacts)
     env: Mapping[str, str] | None = None
+    before: "NodeFacts | None" = None
 
 
 @dataclass(frozen=True)

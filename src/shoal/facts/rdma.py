@@ -118,6 +118,7 @@ class RdmaFacts:
     unopenable: Mapping[str, str] = field(default_factory=dict)  # of those: errno name where opening it failed
     netns_mode: str | None = None  # shared or exclusive, from `rdma system`
     cards: Mapping[str, str] = field(default_factory=dict)  # PCI address -> vendor id of every network controller
+    card_drivers: Mapping[str, str] = field(default_factory=dict)  # PCI address -> kernel driver bound to it
 
     def device(self, name: str) -> RdmaDevice | None:
         """The device of that name."""

@@ -1,0 +1,134 @@
+"""What several checks ask of a node's facts: has it GPUs or RDMA at all, and which interface is a port's."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from shoal.checks.base import Verdict, skip, unknown, worst
+from shoal.facts.gpu import Gpu
+from shoal.facts.net import Netdev
+from shoal.facts.node import NodeFacts
+from shoal.facts.rdma import ETHERNET, INFINIBAND, Gid, RdmaDevice, RdmaPort
+
+MELLANOX = "0x15b3"
+GB10_PRODUCTS = ("DGX Spark", "GB10")
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port with its device."""
+
+    device: RdmaDevice
+    port: RdmaPort
+
+    @property
+    def label(self) -> str:
+        """Device and port, as rdma and ibv_devinfo name them: mlx5_0/1."""
+        return f"{self.device.name}/{self.port.number}"
+
+    @property
+    def is_ethernet(self) -> bool:
+        """Whether its link layer is Ethernet: RoCE."""
+        return self.port.link_layer == ETHERNET
+
+    @property
+    def is_infiniband(self) -> bool:
+        """Whether its link layer is InfiniBand."""
+        return self.port.link_layer == INFINIBAND
+
+    @property
+    def gids(self) -> tuple[Gid, ...]:
+        """The filled slots of its GID table."""
+        return tuple(gid for gid in self.port.gids or () if not gid.is_zero)
+
+
+def version(text: str | None) -> tuple[int, ...]:
+    """The numbers of a version, for comparison: 28.45.4028 is (28, 45, 4028)."""
+    return tuple(int(word) for word in re.findall(r"\d+", (text or "").partition("+")[0]))
+
+
+def listed(words: Iterable[str], most: int = 8) -> str:
+    """Words with commas, the tail counted."""
+    all_words = list(words)
+    more = f" and {len(all_words) - most} more" if len(all_words) > most else ""
+    return ", ".join(all_words[:most]) + more
+
+
+def is_virtual(node: NodeFacts) -> bool:
+    """Whether it is a virtual machine."""
+    return bool(node.machine.virtual)
+
+
+def is_gb10(node: NodeFacts) -> bool:
+    """Whether its GPU is a GB10: a DGX Spark or one of its sisters."""
+    names = [gpu.name for gpu in node.gpu.gpus or ()] + [node.machine.product or ""]
+    return any(word in name.replace("_", " ") for name in names for word in GB10_PRODUCTS)
+
+
+def without_gpus(node: NodeFacts) -> Verdict | None:
+    """Why GPUs cannot be judged here; None where there are some."""
+    gpu = node.gpu
+    if gpu.gpus:
+        return None
+    if gpu.cards:
+        return unknown(f"the driver shows none of {len(gpu.cards)} NVIDIA cards: see gpu.driver-loaded")
+    if gpu.cards == ():
+        return skip("no NVIDIA GPU on this machine")
+    if gpu.installed is False:
+        return skip("no nvidia-smi on this machine")
+    return unknown("GPUs were not read: nvidia-smi -q tells")
+
+
+def each_gpu(node: NodeFacts, judge: Callable[[Gpu], Verdict]) -> Verdict:
+    """The worst judgement of all GPUs; SKIP or UNKNOWN where there are none."""
+    return without_gpus(node) or worst(judge(gpu) for gpu in node.gpu.gpus or ())
+
+
+def without_rdma(node: NodeFacts) -> Verdict | None:
+    """Why RDMA devices cannot be judged here; None where there are some."""
+    if node.rdma.devices is None:
+        return unknown("/sys/class/infiniband was not read")
+    return None if node.rdma.devices else skip("no RDMA device on this machine")
+
+
+def each_device(node: NodeFacts, judge: Callable[[RdmaDevice], Verdict]) -> Verdict:
+    """The worst judgement of all RDMA devices."""
+    return without_rdma(node) or worst(judge(device) for device in node.rdma.devices or ())
+
+
+def ports(node: NodeFacts) -> Iterator[Port]:
+    """All ports of all RDMA devices."""
+    return (Port(device, port) for device in node.rdma.devices or () for port in device.ports)
+
+
+def each_port(node: NodeFacts, judge: Callable[[Port], Verdict], among: Iterable[Port] | None = None) -> Verdict:
+    """The worst judgement of all ports, or of those given."""
+    return without_rdma(node) or worst(judge(port) for port in (ports(node) if among is None else among))
+
+
+def active(node: NodeFacts) -> tuple[Port, ...]:
+    """The ports that are ACTIVE."""
+    return tuple(port for port in ports(node) if port.port.is_active)
+
+
+def netdev_of(node: NodeFacts, port: Port) -> Netdev | None:
+    """A port's interface: the one that its GIDs name, else its PCI function's own with the right ``dev_port``."""
+    names = [gid.ndev for gid in port.gids if gid.ndev]
+    own = port.device.netdevs or ()
+    # A VLAN's GIDs stand in the same table: the interface of the function itself comes first.
+    for name in [*(name for name in names if name in own), *names[:1]]:
+        if found := node.net.netdev(name):
+            return found
+    mine = [found for name in own if (found := node.net.netdev(name))]
+    if len(mine) == 1:
+        return mine[0]
+    return next((item for item in mine if item.dev_port == port.port.number - 1), None)
+
+
+def above(node: NodeFacts, netdev: Netdev) -> tuple[Netdev, ...]:
+    """The interface with its bond and the VLANs on either: what may hold the port's addresses."""
+    master = node.net.netdev(netdev.master)
+    base = [netdev, master] if master and master.kind == "bond" else [netdev]
+    names = {item.name for item in base}
+    vlans = [item for item in node.net.netdevs or () if item.kind == "vlan" and names & set(item.lower)]
+    return (*base, *vlans)

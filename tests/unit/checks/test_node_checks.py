@@ -1,0 +1,76 @@
+"""Each check of a node passes where it should, and says what is wrong, what is missing and what does not apply."""
+
+from typing import Any
+
+import pytest
+from tests.conftest import Golden
+from tests.unit.checks import gpu_examples
+from tests.unit.checks.examples import Example, answers, bad, gaps, names
+
+from shoal.checks import gpu, gpu_health, gpu_links
+from shoal.checks.base import Check, Severity, Status
+from shoal.facts.node import NodeFacts
+
+CHECKS: tuple[Check[NodeFacts], ...] = (*gpu.CHECKS, *gpu_health.CHECKS, *gpu_links.CHECKS)
+EXAMPLES = [*gpu_examples.EXAMPLES]
+BY_ID = {check.id: check for check in CHECKS}
+
+
+class Seen:
+    """Facts that note which of their parts were looked at."""
+
+    def __init__(self, facts: NodeFacts) -> None:
+        self.facts, self.parts = facts, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.parts.add(name)
+        return getattr(self.facts, name)
+
+
+@pytest.mark.parametrize("case", EXAMPLES, ids=names(EXAMPLES))
+def test_a_check_judges_the_example_as_stated(case: Example) -> None:
+    """The status of each example, with evidence or a reason, and a fix where something is to be mended."""
+    status, evidence, fix = BY_ID[case.id].judge(case.facts)
+    assert (status, bool(evidence), bool(fix)) == (case.status, True, status in {Status.FAIL, Status.WARN})
+
+
+@pytest.mark.parametrize("case", EXAMPLES, ids=names(EXAMPLES))
+def test_a_check_names_what_it_needs(case: Example) -> None:
+    """A check looks at no part of the facts that it does not name in its needs."""
+    seen = Seen(case.facts)
+    BY_ID[case.id].judge(seen)  # type: ignore[arg-type]
+    assert seen.parts - {"name"} <= set(BY_ID[case.id].needs)
+
+
+def test_what_checks_say_is_what_was_reviewed(golden: Golden) -> None:
+    """Evidence and fix of every example, whole."""
+    golden("checks/node.json", answers(CHECKS, EXAMPLES))
+
+
+def test_every_check_has_an_example_where_it_passes_and_one_where_it_does_not() -> None:
+    """No check goes untried."""
+    assert gaps(CHECKS, EXAMPLES) == []
+
+
+def test_a_check_fails_as_its_severity_says() -> None:
+    """FATAL and ERROR give FAIL, WARNING gives WARN, INFO neither."""
+    wrong = {Status.FAIL, Status.WARN}
+    odd = [
+        (case.id, case.status)
+        for case in EXAMPLES
+        if case.status in wrong - {bad(BY_ID[case.id])}
+        or (case.status in wrong and BY_ID[case.id].severity is Severity.INFO)
+    ]
+    assert odd == []
+
+
+def test_ids_are_unique_and_of_a_group() -> None:
+    """Two checks never share an id."""
+    ids = [check.id for check in CHECKS]
+    assert len(set(ids)) == len(ids)
+    assert {check.group for check in CHECKS} <= {"gpu", "rdma", "roce"}
+
+
+def test_titles_read_true_when_ticked_and_each_check_says_why_it_matters() -> None:
+    """No title says "not", and no docstring is shorter than a sentence."""
+    assert [check.id for check in CHECKS if " not " in f" {check.title} " or len(check.about) < 60] == []

@@ -28,13 +28,14 @@ def check(
         file = parse(text)
     except DotenvError as error:
         return (Remark(error.line, "", "", Severity.FAIL, error.problem, error.fix),)
-    told = role or _role(file.values.get("RAY_MODE", ""))
+    told = role or role_of(file.values.get("RAY_MODE", ""))
     settings = Settings(file, told, nccl, mode)
     found = [remark for rule in (*RULES, *env_nccl.RULES) for remark in rule(settings)]
     return tuple(sorted(found, key=lambda remark: remark.line))
 
 
-def _role(word: str) -> Role | None:
+def role_of(word: str) -> Role | None:
+    """The role that RAY_MODE names."""
     return "head" if word.strip() == "head" else "worker" if word.strip() == "worker" else None
 
 

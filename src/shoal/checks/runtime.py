@@ -1,0 +1,89 @@
+"""Group ``runtime``: what runs on a node now, and who could reach it."""
+
+from shoal.checks.base import Check, Scope, Severity, Verdict, check, fail, ok, skip, unknown, warn
+from shoal.checks.looks import env
+from shoal.facts.node import NodeFacts
+
+RUNTIME = Scope.RUNTIME
+ALL = {"0.0.0.0", "::", "*", "[::]"}  # noqa: S104 (compared, not bound)
+GCS, DASHBOARD, CLIENT, API = 6379, 8265, 10001, 8000
+
+
+def _open(facts: NodeFacts, port: int) -> bool:
+    return any(address in ALL and number == port for address, number in facts.net.listening or ())
+
+
+@check("runtime.one-ray", "one Ray runs here at most", severity=Severity.WARNING, scope=RUNTIME, needs=("stack",))
+def one_ray(facts: NodeFacts) -> Verdict:
+    """Two Rays on one machine share GPUs without knowing of each other: a rank finds its memory taken."""
+    found = facts.stack.processes
+    if found is None:
+        return unknown("processes were not read")
+    raylets = [item for item in found if item.kind == "raylet"]
+    if len(raylets) < 2:
+        return ok(f"{len(raylets)} raylet")
+    pids = ", ".join(str(item.pid) for item in raylets)
+    return warn(
+        f"{len(raylets)} raylets: {pids}", f"ps -o user,args {raylets[0].pid}   # whose it is; its owner ends it"
+    )
+
+
+@check(
+    "runtime.orphans", "no engine is left without its Ray", severity=Severity.WARNING, scope=RUNTIME, needs=("stack",)
+)
+def orphans(facts: NodeFacts) -> Verdict:
+    """A vLLM process whose Ray has ended holds GPU memory, and answers nobody."""
+    found = facts.stack.processes
+    if found is None:
+        return unknown("processes were not read")
+    engines = [item for item in found if item.kind == "vllm"]
+    if not engines:
+        return skip("no engine runs")
+    if any(item.kind == "raylet" for item in found):
+        return ok(f"{len(engines)} process(es) of an engine, and a raylet")
+    return warn(f"vLLM without a raylet: pid {engines[0].pid}", f"ps -o user,args {engines[0].pid}   # then end it")
+
+
+@check("runtime.gcs-open", "Ray is not open to everybody", scope=RUNTIME, needs=("net", "env"))
+def gcs_open(facts: NodeFacts) -> Verdict:
+    """Ray's GCS listens on all addresses and cannot be told otherwise. Without a token, whoever reaches it runs
+    programs here.
+    """
+    if facts.net.listening is None:
+        return unknown("listening sockets were not read: ss -ltn")
+    if not _open(facts, GCS):
+        return ok("no GCS on all addresses") if facts.net.listening else skip("nothing listens")
+    if env(facts, "RAY_AUTH_MODE") == "token":
+        return ok("it asks for a token (RAY_AUTH_MODE=token)")
+    mend = "RAY_AUTH_MODE=token with RAY_AUTH_TOKEN_PATH, or close port 6379 to all but the nodes"
+    if facts.env is None:
+        return unknown("a GCS on all addresses; whether it asks for a token was not read: env")
+    return fail("port 6379 on all addresses, and no token is asked for", mend)
+
+
+@check("runtime.dashboard-open", "Ray's dashboard is not open to everybody", severity=Severity.WARNING, scope=RUNTIME,
+       needs=("net",))  # fmt: skip
+def dashboard_open(facts: NodeFacts) -> Verdict:
+    """Jobs can be sent to the dashboard's port: it is a shell for whoever reaches it."""
+    if facts.net.listening is None:
+        return unknown("listening sockets were not read: ss -ltn")
+    found = [port for port in (DASHBOARD, CLIENT) if _open(facts, port)]
+    if not found:
+        return ok("neither 8265 nor 10001 on all addresses")
+    return warn(f"on all addresses: {', '.join(map(str, found))}", "--dashboard-host=127.0.0.1, or close the port")
+
+
+@check("runtime.api-open", "the API is not open to everybody", severity=Severity.WARNING, scope=RUNTIME,
+       needs=("net", "stack"))  # fmt: skip
+def api_open(facts: NodeFacts) -> Verdict:
+    """vLLM's own key leaves /invocations and others open: on all addresses, strangers may use the GPU."""
+    if facts.net.listening is None:
+        return unknown("listening sockets were not read: ss -ltn")
+    if not any(item.kind == "vllm" for item in facts.stack.processes or ()):
+        return skip("no engine runs")
+    if not _open(facts, API):
+        return ok("port 8000 is not on all addresses")
+    return warn("port 8000 on all addresses", "--host ADDRESS, or SHOAL_API_HOST: the fabric address by default")
+
+
+CHECKS: tuple[Check[NodeFacts], ...] = (one_ray, orphans, gcs_open, dashboard_open, api_open)

@@ -5,6 +5,7 @@ alike. "Not there" and "not looked at" are different answers: the second is None
 """
 
 import posixpath
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -73,10 +74,11 @@ class Snapshot:
         return None if target is None else posixpath.basename(target.rstrip("/"))
 
     def was_looked_at(self, path: str) -> bool:
-        """Whether what is missing at ``path`` does not exist."""
-        where = self.resolve(path)
-        roots = (root.rstrip("/") for root in self.looked)
-        return any(where == root or where.startswith(root + "/") for root in roots)
+        """Whether what is missing at ``path`` does not exist; not so below a folder that could not be read."""
+        for way in (path, self.resolve(path)):
+            if any(way == root or way.startswith(root + "/") for root in self._roots):
+                return not any(way.startswith(closed + "/") for closed in self.errors)
+        return False
 
     def reply(self, *argv: str) -> Reply | None:
         """The reply to exactly this command; None where it was not asked."""
@@ -84,26 +86,47 @@ class Snapshot:
 
     def replies_of(self, program: str, *words: str) -> Iterator[tuple[Sequence[str], Reply]]:
         """Replies to commands of that program that hold all ``words``, in any order, wherever the program lies."""
-        for line, reply in self.replies.items():
-            argv = _split(line)
-            if argv and posixpath.basename(argv[0]) == program and set(words) <= set(argv[1:]):
+        for argv, reply in self._commands:
+            if posixpath.basename(argv[0]) == program and set(words) <= set(argv[1:]):
                 yield argv, reply
 
     def resolve(self, path: str) -> str:
         """The path with every symbolic link on the way followed; a circle of links stays as it is."""
-        parts, at = [part for part in path.split("/") if part], "/"
-        for _ in range(MAX_LINKS * 8):
-            if not parts:
-                return at
-            name = parts.pop(0)
-            step = posixpath.normpath(posixpath.join(at, name))
+        folder, _, name = path.rpartition("/")
+        at = self._folders.get(folder)
+        if at is None:
+            at = self._folders[folder] = self._walk("/", folder) or folder
+        return self._walk(at, name) or path
+
+    def _walk(self, at: str, path: str) -> str | None:
+        """Where ``path`` leads from the folder ``at``; None for a circle of links."""
+        parts, jumps = [part for part in reversed(path.split("/")) if part], 0
+        while parts:
+            step = posixpath.normpath(posixpath.join(at, parts.pop()))
             target = self.links.get(step)
             if target is None:
                 at = step
                 continue
-            parts = [part for part in target.split("/") if part] + parts
+            jumps += 1
+            if jumps > MAX_LINKS:
+                return None
+            parts += [part for part in reversed(target.split("/")) if part]
             at = "/" if target.startswith("/") else at
-        return path
+        return at
+
+    @cached_property
+    def _folders(self) -> dict[str, str]:
+        """Folder -> where it leads, as far as somebody asked: thousands of files lie in the same few."""
+        return {}
+
+    @cached_property
+    def _roots(self) -> tuple[str, ...]:
+        return tuple(root.rstrip("/") for root in self.looked)
+
+    @cached_property
+    def _commands(self) -> tuple[tuple[Sequence[str], Reply], ...]:
+        split = ((bare(_split(line)), reply) for line, reply in self.replies.items())
+        return tuple((argv, reply) for argv, reply in split if argv)
 
     @cached_property
     def _tree(self) -> dict[str, set[str]]:
@@ -119,6 +142,16 @@ class Snapshot:
                 names.add(posixpath.basename(child))
                 child = parent
         return tree
+
+
+def bare(argv: Sequence[str]) -> Sequence[str]:
+    """A command without what stands before it: ``sudo``, ``VAR=value``, ``env``, ``sh -c``."""
+    words = list(argv)
+    while words and ((words[0] in {"sudo", "env"} and len(words) > 1) or re.match(r"\w+=", words[0])):
+        words.pop(0)
+    if len(words) == 3 and posixpath.basename(words[0]) in {"sh", "bash"} and words[1] in {"-c", "-lc"}:
+        return bare(_split(words[2]))
+    return words
 
 
 def _split(line: str) -> Sequence[str]:

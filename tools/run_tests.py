@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import system_packages
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PYTEST = (sys.executable, "-m", "pytest", "-q")
@@ -36,11 +38,25 @@ def run(name: str, argv: tuple[str, ...]) -> int:
     return done.returncode
 
 
+def packages() -> None:
+    """Debian packages for the tests with real parts. What stays missing is told, and its tests are skipped."""
+    began = time.monotonic()
+    print("== packages", flush=True)
+    lacking, why = system_packages.install(BIN.parent / "apt.log")
+    said = f"without {', '.join(lacking)} ({why})" if lacking else "ok"
+    print(f"== packages: {said} in {time.monotonic() - began:.1f} s", flush=True)
+
+
 def main(words: list[str]) -> int:
     """All steps; stops at the first that fails, so that its output is the last thing on the screen."""
     os.environ["PYTHONPATH"] = ""
     steps = [("chosen", (*PYTEST, *words))] if words else STEPS
-    return next((1 for name, argv in steps if run(name, argv)), 0)
+    for name, argv in steps:
+        if name == "real":
+            packages()
+        if run(name, argv):
+            return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 PACKAGES = {
     "network": ("iproute2", "iputils-ping", "ethtool", "kmod"),
-    "ssh": ("openssh-server", "openssh-client"),
+    "ssh": ("openssh-server", "openssh-client", "sudo"),
     "docker": ("docker.io", "docker-compose"),
     "faults": ("faketime",),
     "rdma": ("rdma-core", "perftest", "ibverbs-providers", "ibverbs-utils", "infiniband-diags"),

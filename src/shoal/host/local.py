@@ -30,7 +30,7 @@ class LocalHost:
             )
         except (FileNotFoundError, NotADirectoryError):
             return Result(argv, 127, "", f"{argv[0]}: not found").require(ok, self.name)
-        except PermissionError as error:
+        except OSError as error:  # it may not be run, is no program, or its arguments are too long
             return Result(argv, 126, "", str(error)).require(ok, self.name)
         try:
             out, err = child.communicate(None if input is None else encoded(input), timeout)

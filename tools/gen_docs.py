@@ -13,6 +13,7 @@ from pages.commands import cli_page, exit_codes
 from pages.compose import compose_page
 from pages.environment import environment, ports
 from pages.models import models
+from pages.signatures import signatures
 from pages.status import schema, status_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +26,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "exit-codes.md": exit_codes,
     "models.md": models,
     "ports.md": ports,
+    "signatures.md": signatures,
     "status.md": status_page,
     "status.schema.json": schema,
 }

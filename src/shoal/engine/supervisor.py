@@ -10,9 +10,9 @@ from pathlib import Path
 from shoal.agent.supervise import Child, reap_orphans
 from shoal.engine import gate, launch, phases, policy
 from shoal.engine.agents import ask_agents
-from shoal.engine.cause import first_cause
 from shoal.engine.client import EngineClient
 from shoal.engine.watch import PROBE_EVERY, Tokens
+from shoal.explain.errors import first_cause
 from shoal.facts.versions import versions
 from shoal.log import EventLog
 from shoal.spec.env import ServeSettings

@@ -17,6 +17,7 @@ VERBS = {
     "status": "Say what runs, and whether a token can be produced now.",
     "ask": "Ask the model.",
     "logs": "Show what the nodes and the engine said.",
+    "explain": "Say what a log means: cause, evidence, fix.",
     "down": "Take the cluster down and leave nothing behind.",
     "env": "Look at an environment file before anything reads it.",
     "render": "Write the container deployment of a node.",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.engine.cause import first_cause
+from shoal.explain.errors import first_cause
 
 DATA = Path(__file__).parent / "data"
 

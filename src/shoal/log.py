@@ -95,13 +95,17 @@ class EventLog:
         self._render = render
         self._clock = clock
         self.listeners: list[Callable[[Event], None]] = []
+        self.unwritten = 0
 
     def __call__(self, name: str, message: str, *, level: Level = "info", **fields: Any) -> None:
         """Record one event."""
         event = Event(name, message, level, self._clock(), fields)
         for process in self._processors:
             event = process(event)
-        self._stream.write(self._render(event) + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(self._render(event) + "\n")
+            self._stream.flush()
+        except OSError:
+            self.unwritten += 1  # a full disk, a closed terminal: a program that serves outlives its log
         for listen in self.listeners:
             listen(event)

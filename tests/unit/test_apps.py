@@ -20,7 +20,7 @@ def of_engine(engine: EngineStatus) -> TestClient:
     async def ask() -> EngineStatus:
         return engine
 
-    return TestClient(engine_app(ask))
+    return TestClient(engine_app(ask, lambda: engine.detail if engine.state is EngineState.FAILED else ""))
 
 
 def samples(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -44,6 +44,16 @@ def test_not_ready_says_why() -> None:
     assert [(reply.status_code, reply.text) for reply in (node, engine)] == [
         (503, "waiting: no head\n"),
         (503, "unready: no token\n"),
+    ]
+
+
+def test_a_program_that_gave_up_is_unhealthy_and_says_why() -> None:
+    """`/healthz` of a node or an engine that has given up is 503 with the reason: a container shows it as unhealthy."""
+    node = of_node(NODE.model_copy(update={"state": NodeState.FAILED, "detail": "no driver"})).get("/healthz")
+    engine = of_engine(ENGINE.model_copy(update={"state": EngineState.FAILED, "detail": "no model"})).get("/healthz")
+    assert [(reply.status_code, reply.text) for reply in (node, engine)] == [
+        (503, "failed: no driver\n"),
+        (503, "failed: no model\n"),
     ]
 
 

@@ -27,7 +27,7 @@ NO_DRAIN = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
 def test_the_command_of_a_worker() -> None:
     """A worker joins the head it is told, with every port pinned in its own block."""
     worker = settings("worker", num_cpus="4", port_base="28000", object_store_mb="100", ray_temp_dir="/run/ray")
-    assert start_argv("/venv/python", worker, 2) == (
+    assert start_argv("/venv/python", worker, 2, "shoal-1") == (
         "/venv/python",
         "-m",
         "ray.scripts.scripts",
@@ -46,6 +46,7 @@ def test_the_command_of_a_worker() -> None:
         "--metrics-export-port=28006",
         "--min-worker-port=28020",
         "--max-worker-port=28099",
+        '--resources={"shoal-1": 1}',
         "--num-cpus=4",
         "--address=192.168.100.1:6379",
     )
@@ -53,7 +54,7 @@ def test_the_command_of_a_worker() -> None:
 
 def test_the_command_of_a_head() -> None:
     """A head runs the GCS at the port that RAY_ADDRESS says, without dashboard and monitor; Ray counts the CPUs."""
-    assert start_argv("python", settings("head", "192.168.100.1"), 1) == (
+    assert start_argv("python", settings("head", "192.168.100.1"), 1, "shoal-1") == (
         "python",
         "-m",
         "ray.scripts.scripts",
@@ -72,6 +73,7 @@ def test_the_command_of_a_head() -> None:
         "--metrics-export-port=27006",
         "--min-worker-port=27020",
         "--max-worker-port=27099",
+        '--resources={"shoal-1": 1}',
         "--head",
         "--port=6379",
         "--ray-client-server-port=27007",

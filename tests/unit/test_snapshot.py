@@ -62,7 +62,7 @@ def supervisor(status: EngineStatus) -> Starlette:
     async def ask() -> EngineStatus:
         return status
 
-    return engine_app(ask)
+    return engine_app(ask, lambda: "")
 
 
 def babbles(content: bytes) -> Starlette:

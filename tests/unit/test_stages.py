@@ -84,7 +84,7 @@ def test_a_worker_waits_joins_and_is_verified() -> None:
         (Stage.UP, ()),
         (Stage.UP, ()),
     ]
-    assert walk.state == State(Stage.UP, since=1006.0, said=1006.0)
+    assert walk.state == State(Stage.UP, since=1006.0, said=1006.0, was_up=True)
 
 
 def test_a_head_starts_at_once() -> None:
@@ -119,36 +119,113 @@ def test_a_ray_that_ended_is_started_again(rules: Rules) -> None:
 
 
 @pytest.mark.parametrize("rules", [HEAD, WORKER], ids=["head", "worker"])
-def test_a_raylet_that_is_silent_is_given_three_looks(rules: Rules) -> None:
-    """A raylet that does not answer while `ray start` stays is stopped at the third look, and not before."""
+def test_a_raylet_that_is_silent_is_suspect_and_then_stopped(rules: Rules) -> None:
+    """A raylet that says nothing is suspect within 2 s, and stopped after SHOAL_LOST_AFTER."""
     walk = Walk(rules).up()
     dead = {"head_serving": True, "ray_running": True}
-    assert [walk.see(**dead) for _ in range(3)] == [(Stage.UP, ()), (Stage.UP, ()), (Stage.BACKOFF, (STOP,))]
-    assert walk.state.detail == "the raylet does not answer"
+    looks = [(walk.see(**dead), walk.state.node_state(walk.now)) for _ in range(31)]
+    assert looks == [((Stage.UP, ()), NodeState.UP)] * 2 + [((Stage.UP, ()), NodeState.SUSPECT)] * 29
+    assert walk.see(**dead) == (Stage.BACKOFF, (STOP,))
+    assert walk.state.detail == "the raylet has not answered for 30 s"
 
 
-def test_a_head_that_is_gone_is_given_three_looks() -> None:
-    """A worker whose head does not answer stops its Ray at the third look and waits for the head again."""
+@pytest.mark.parametrize("rules", [HEAD, WORKER], ids=["head", "worker"])
+def test_a_raylet_that_refuses_has_ended(rules: Rules) -> None:
+    """A port that refuses is a process that is gone: the node is lost at once, where `ray start` would stay."""
+    walk = Walk(rules).up()
+    assert walk.see(head_serving=True, ray_running=True, raylet_refuses=True) == (Stage.BACKOFF, (STOP,))
+    assert (walk.state.detail, walk.state.node_state(walk.now)) == ("the raylet has ended", NodeState.LOST)
+
+
+CUT = {"ray_running": True, "raylet_serving": True, "head_reason": "no answer within 1 s"}
+
+
+def test_a_short_flap_costs_nothing() -> None:
+    """Ten seconds without the head are a suspect node, and then an untouched one."""
     walk = Walk(WORKER).up()
-    gone = {"ray_running": True, "raylet_serving": True, "head_reason": "no answer within 1 s"}
-    assert [walk.see(**gone) for _ in range(3)] == [(Stage.UP, ()), (Stage.UP, ()), (Stage.BACKOFF, (STOP,))]
-    assert walk.state.detail == "the head does not answer: no answer within 1 s"
+    assert [walk.see(**CUT) for _ in range(10)] == [(Stage.UP, ())] * 10
+    assert walk.state.node_state(walk.now) is NodeState.SUSPECT
+    assert (walk.see(**WELL), walk.state.node_state(walk.now)) == ((Stage.UP, ()), NodeState.UP)
+    assert (walk.state.restarts, walk.state.rejoins, walk.state.detail) == ((), (), "")
+
+
+def test_a_worker_that_is_cut_off_fences_itself() -> None:
+    """After SHOAL_LOST_AFTER without the head a worker ends its own Ray, says so, and waits for the head at no cost."""
+    walk = Walk(WORKER).up()
+    assert [walk.see(**CUT)[1] for _ in range(32)] == [()] * 31 + [(STOP,)]
+    assert walk.state.detail == "cut off from the head for 30 s: no answer within 1 s"
+    assert (walk.state.node_state(walk.now), walk.state.restarts) == (NodeState.LOST, ())
     assert walk.see() == (Stage.WAIT_HEAD, ())
 
 
-@pytest.mark.parametrize("silent", ["head_serving", "raylet_serving"])
-def test_an_answer_in_between_starts_the_count_again(silent: str) -> None:
-    """Two looks without an answer, then one with: nothing happened, however often."""
+@pytest.mark.parametrize(
+    ("seen", "looks", "detail"),
+    [
+        ({"head_gone": "the head came back as a new cluster"}, 1, "the head came back as a new cluster"),
+        (
+            {"head_refuses": True, "head_reason": "connection refused"},
+            2,
+            "the head's GCS has ended: connection refused",
+        ),
+    ],
+)
+def test_a_cluster_that_is_gone_is_left_at_once(seen: dict[str, Any], looks: int, detail: str) -> None:
+    """A head that is a new cluster, or whose GCS has ended, is left at once, and joined again without a pause."""
     walk = Walk(WORKER).up()
-    looks = [walk.see(**WELL | {silent: answer}) for answer in (False, False, True) * 5]
+    gone = WELL | {"head_serving": False} | seen
+    assert [walk.see(**gone) for _ in range(looks)] == [(Stage.UP, ())] * (looks - 1) + [(Stage.BACKOFF, (STOP,))]
+    assert (walk.state.detail, walk.state.until, walk.state.restarts) == (detail, walk.now, ())
+
+
+def test_a_head_that_keeps_coming_back_is_joined_more_slowly() -> None:
+    """Three times within ten minutes a new cluster is joined at once; after that with a growing pause, without end."""
+    walk, delays = Walk(WORKER), []
+    for _ in range(11):
+        walk.up().see(**WELL | {"head_gone": "new"})
+        delays.append(walk.state.until - walk.now)
+        walk.back_off()
+    assert delays == [0, 0, 0, 0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+@pytest.mark.parametrize("silent", ["head_serving", "raylet_serving"])
+def test_an_answer_in_between_starts_the_silence_again(silent: str) -> None:
+    """Silences that are each shorter than SHOAL_LOST_AFTER are nothing, however many there are."""
+    walk = Walk(WORKER).up()
+    looks = [walk.see(20.0, **WELL | {silent: answer}) for answer in (False, False, True) * 5]
     assert looks == [(Stage.UP, ())] * 15
-    assert (walk.state.head_misses, walk.state.raylet_misses) == (0, 0)
+    assert (walk.state.head_silent, walk.state.raylet_silent) == (None, None)
 
 
-def test_a_head_does_not_watch_itself_from_outside() -> None:
-    """A head that is up does not leave because its own GCS is slow to answer."""
+def test_a_head_restarts_a_gcs_that_hangs_or_has_ended() -> None:
+    """A head bears with a slow GCS of its own; one that has ended, or is silent for too long, is started again."""
     walk = Walk(HEAD).up()
-    assert [walk.see(**WELL | {"head_serving": False}) for _ in range(5)] == [(Stage.UP, ())] * 5
+    slow = WELL | {"head_serving": False}
+    assert [walk.see(**slow)[0] for _ in range(32)] == [Stage.UP] * 31 + [Stage.BACKOFF]
+    assert walk.state.detail == "the GCS has not answered for 30 s"
+    walk.back_off()
+    walk.up()
+    assert [walk.see(**slow | {"head_refuses": True})[0] for _ in range(2)] == [Stage.UP, Stage.BACKOFF]
+    assert walk.state.detail == "the GCS has ended"
+
+
+@pytest.mark.parametrize("order", ["leave", "reset"])
+def test_orders_close_the_breaker(order: str) -> None:
+    """Either order takes an agent that had given up back to work; a reset gives it its whole budget as well."""
+    walk = Walk(replace(HEAD, restarts=1))
+    walk.see()
+    walk.back_off()
+    assert walk.see()[0] is Stage.FAILED
+    assert walk.see(order=order) == (Stage.BACKOFF, (STOP,))
+    assert walk.state.restarts == (() if order == "reset" else (walk.state.restarts[0],))
+    assert walk.see() == (Stage.JOIN, (START,))
+
+
+def test_an_order_to_leave_ends_this_ray_and_joins_anew() -> None:
+    """Told to leave, a node that is up stops its Ray and begins again at once; a reset does not touch it."""
+    walk = Walk(WORKER).up()
+    assert walk.see(**WELL, order="reset") == (Stage.UP, ())
+    assert walk.see(**WELL, order="leave") == (Stage.BACKOFF, (STOP,))
+    assert walk.see() == (Stage.WAIT_HEAD, ())
 
 
 @pytest.mark.parametrize(
@@ -198,7 +275,27 @@ def test_the_breaker_opens_when_the_restarts_are_used_up(budget: int) -> None:
         walk.back_off()
     assert walk.see(ray_tail="boom") == (Stage.FAILED, (STOP,))
     assert walk.state.detail == f"ray start ended: boom; gave up after {budget} restarts within 10 minutes"
-    assert [walk.see(1e6), walk.see(**WELL)] == [(Stage.FAILED, ())] * 2
+    assert [walk.see(599), walk.see(**WELL)] == [(Stage.FAILED, ())] * 2
+
+
+def test_an_open_breaker_lets_one_try_through_after_ten_minutes() -> None:
+    """Ten minutes after it gave up the agent tries once; that try's failure opens the breaker again."""
+    walk = Walk(replace(HEAD, restarts=2))
+    for _ in range(3):
+        walk.see()
+        walk.back_off()
+    assert (walk.state.stage, walk.see(601)) == (Stage.FAILED, (Stage.BACKOFF, ()))
+    assert [walk.see(), walk.see()] == [(Stage.JOIN, (START,)), (Stage.FAILED, (STOP,))]
+
+
+def test_jitter_is_bounded() -> None:
+    """Chance makes a pause a quarter shorter or longer, and never longer than the limit."""
+    pauses = []
+    for dice in (0.0, 1.0):
+        walk = Walk(HEAD)
+        walk.see(dice=dice)
+        pauses.append(walk.state.until - walk.now)
+    assert pauses == [0.375, 0.625]
 
 
 def test_faults_of_long_ago_do_not_count() -> None:
@@ -252,7 +349,7 @@ def test_a_worker_without_its_head_leaves_without_a_drain() -> None:
     assert walk.see(**WELL | {"head_serving": False}, stop_requested=True) == (Stage.DRAIN, (STOP,))
 
 
-def test_a_failed_node_stays_until_it_is_told_to_stop() -> None:
+def test_a_failed_node_exits_when_it_is_told_to_stop() -> None:
     """A failed agent keeps answering why, and exits when told, with its reason kept."""
     walk = at(Stage.FAILED, HEAD)
     walk.state = replace(walk.state, detail="boom")
@@ -262,7 +359,7 @@ def test_a_failed_node_stays_until_it_is_told_to_stop() -> None:
 
 def test_what_each_stage_is_to_others() -> None:
     """Every stage has a node state, and only UP is up."""
-    assert {stage for stage in Stage if NODE_STATE[stage] is NodeState.UP} == {Stage.UP}
+    assert {stage for stage in Stage if State(stage, 0.0).node_state(0.0) is NodeState.UP} == {Stage.UP}
     assert set(NODE_STATE) == set(Stage)
 
 
@@ -281,6 +378,8 @@ class World(RuleBasedStateMachine):
         self.now = 0.0
         self.ray = self.raylet = self.head = self.drained = self.stop = self.slow = self.ending = False
         self.verified: bool | None = None
+        self.gone = self.order = ""
+        self.refuses = False
         self.exits = 0
         self.state, actions = first(self.rules, self.now)
         self.act(actions)
@@ -314,7 +413,12 @@ class World(RuleBasedStateMachine):
             verify_reason="not as it should be",
             stop_requested=self.stop,
             drained=self.drained,
+            head_refuses=not self.head and self.refuses,
+            head_gone=self.gone if self.ray else "",
+            raylet_refuses=self.ray and not self.raylet and self.refuses,
+            order=self.order,
         )
+        self.order = ""
         before = self.state
         self.state, actions = step(before, seen, self.rules)
         self.act(actions)
@@ -326,6 +430,14 @@ class World(RuleBasedStateMachine):
     @rule(serving=st.booleans())
     def head_changes(self, serving: bool) -> None:
         self.head = serving
+
+    @rule(gone=st.sampled_from(["", "a new cluster"]), refuses=st.booleans())
+    def the_head_is_another(self, gone: str, refuses: bool) -> None:
+        self.gone, self.refuses = gone, refuses
+
+    @rule(order=st.sampled_from(["leave", "reset"]))
+    def the_supervisor_orders(self, order: str) -> None:
+        self.order = order
 
     @precondition(lambda self: self.ray)
     @rule(serving=st.booleans())
@@ -363,17 +475,31 @@ class World(RuleBasedStateMachine):
     def the_budget_is_kept(self) -> None:
         state = self.state
         assert len(state.restarts) <= self.rules.restarts
-        assert max(state.head_misses, state.raylet_misses) < 3
+        silences = [at for at in (state.head_silent, state.raylet_silent) if at is not None]
+        assert all(self.now - at <= self.rules.lost_after for at in silences) or state.stage is not Stage.UP
         assert state.until - state.since <= MAX_BACKOFF or state.stage is not Stage.BACKOFF
         assert self.exits == (state.stage is Stage.STOPPED)
 
     def teardown(self) -> None:
-        """From wherever the walk ended, a stop leads to STOPPED, with one EXIT, in a few looks."""
+        """Wherever the walk ended: where all goes well again the node is up again, and a stop leads to STOPPED."""
+        if not self.stop:
+            self.comes_back()
         self.stop, self.slow = True, False
         for _ in range(5):
             self.look(1.0)
             self.ray = self.ray and not self.ending  # a stop that took long is over at last
         assert (self.state.stage, self.exits) == (Stage.STOPPED, 1)
+
+    def comes_back(self) -> None:
+        """No walk leads to a dead end: with a head that serves and a Ray that starts, the node is up in the end."""
+        self.slow, self.gone, self.refuses, self.head, self.order = False, "", False, True, "reset"
+        self.ray = self.ray and not self.ending
+        for _ in range(12):
+            self.look(31.0)
+            self.head = True
+            if self.ray:
+                self.raylet = self.verified = True
+        assert self.state.stage is Stage.UP
 
 
 World.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

@@ -53,7 +53,8 @@ def test_what_is_not_as_it_should_be_is_told(rows: tuple[NodeRow, ...], reason: 
 
 
 def test_a_raylet_that_is_gone_does_not_count() -> None:
-    """The GCS takes a killed raylet for alive for a while; this node's earlier ids are passed over."""
-    rows = table(row("old", "10.0.0.2", start=9), row("new", "10.0.0.2", start=1))
-    assert judge(rows, "10.0.0.2", 1, {"old"}) == ("new", "")
-    assert judge(rows, "10.0.0.2", 1, {"old", "new"})[0] is None
+    """The GCS takes a killed raylet for alive for a while; only the one that offers this start's mark is this node."""
+    new = NodeRow("new", "10.0.0.2", alive=True, is_head=False, resources={"GPU": 1.0, "shoal-1": 1.0}, start_time_ms=1)
+    rows = table(row("old", "10.0.0.2", start=9), new)
+    assert judge(rows, "10.0.0.2", 1, "shoal-1") == ("new", "")
+    assert judge(table(row("old", "10.0.0.2")), "10.0.0.2", 1, "shoal-1")[0] is None

@@ -18,8 +18,10 @@ NODE_STATES = {
     NodeState.UP: "The node is in the cluster, and was checked.",
     NodeState.DRAINING: "The agent was told to stop, and leaves the cluster.",
     NodeState.STOPPED: "The agent has left the cluster, and is about to end.",
-    NodeState.FAILED: "The agent gave up: `detail` says why. It stays so until it is stopped.",
-    NodeState.LOST: "The agent does not answer.",
+    NodeState.FAILED: "The agent gave up: `detail` says why. It tries once more after ten minutes.",
+    NodeState.SUSPECT: "Silent for two seconds: the agent does not answer, or reaches its raylet or the head no more. "
+    "Nothing is restarted yet.",
+    NodeState.LOST: "Its Ray, or its agent, has ended, or it has been silent for longer than `SHOAL_LOST_AFTER`.",
 }
 ENGINE_STATES = {
     EngineState.WAITING: "The gate is shut: not every node is there. `detail` names who is missing or different.",

@@ -1,9 +1,10 @@
 """The agent's endpoint."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from shoal.agent.status_app import status_app
 from shoal.state.status import NodeState, NodeStatus
@@ -22,10 +23,14 @@ def node_metrics(now: NodeStatus) -> Iterator[Metric]:
     yield gpus
 
 
-def agent_app(status: Callable[[], NodeStatus]) -> Starlette:
+def agent_app(status: Callable[[], NodeStatus], more: Sequence[Route] = ()) -> Starlette:
     """The application; ``status`` is asked for every answer."""
 
     async def ask() -> NodeStatus:
         return status()
 
-    return status_app(ask, lambda now: now.state is NodeState.UP, node_metrics)
+    def fault() -> str:
+        now = status()
+        return now.detail or "gave up" if now.state is NodeState.FAILED else ""
+
+    return status_app(ask, lambda now: now.state is NodeState.UP, node_metrics, fault, more)

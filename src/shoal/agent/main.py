@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import random
 import re
+import secrets
 import signal
 import socket
 import sys
@@ -11,24 +13,32 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shoal import __version__
-from shoal.agent import preflight, ray_command, stages
+from shoal.agent import family, preflight, ray_command, stages
 from shoal.agent.app import agent_app
 from shoal.agent.endpoint import Endpoint, bind
+from shoal.agent.family import FamilyFile
+from shoal.agent.heart import Heart, gone
+from shoal.agent.key import cluster_key
 from shoal.agent.program import Start, run
 from shoal.agent.stages import Action, Observation, Rules, Stage, State
 from shoal.agent.supervise import Child, become_subreaper, reap_orphans
+from shoal.agent.talk import Board, talk_routes
 from shoal.agent.verify import judge
 from shoal.errors import ShoalError
-from shoal.facts.grpc_health import Health, serving
-from shoal.facts.ray import drain_argv, parse_table, table_argv
+from shoal.facts.grpc_health import REFUSED, Health, serving
+from shoal.facts.ray import drain_argv, parse_drain, parse_table, table_argv
 from shoal.facts.ray_logs import read_fault
 from shoal.facts.versions import versions
 from shoal.host.local import LocalHost
 from shoal.log import EventLog, Level
 from shoal.spec.env import AgentSettings, agent_settings
+from shoal.state.journal import Journal, journal_file
 from shoal.state.status import NodeState, NodeStatus
 
 SLOW, FAST = 1.0, 0.2
+FAMILY_EVERY = 10.0
+# Seconds until a machine that was not fit is looked at again, where nobody waits at a terminal.
+LOOK_AGAIN = 60.0
 # What Ray prints beside the cause: counters with "error" in their names, and a metrics exporter that nobody runs.
 CHATTER = re.compile(r"\[state-dump\]|metrics exporter|metrics agent")
 
@@ -40,15 +50,24 @@ class Agent:
         self._settings = settings
         self._env = dict(env)
         self._log = log
-        self._rules = Rules(settings.mode == "head", settings.join_timeout, settings.restarts)
+        self._host = LocalHost()
+        self._rules = Rules(settings.mode == "head", settings.join_timeout, settings.restarts, settings.lost_after)
         self._ports = ray_command.ports_of(settings)
-        self._logs = Path(settings.state_dir or settings.temp_dir) / "logs"
+        folder = Path(settings.state_dir or settings.temp_dir)
+        self._logs = folder / "logs"
+        self._journal = journal_file(folder, self._name())
+        self._family = FamilyFile(self._host, folder / f"agent-{self._name()}.json")
+        self._family_at = 0.0
+        self._board = Board(settings.lost_after)
+        self._heart = Heart(self._head_agent(), self.status, self._key)
         self._ray: Child | None = None
         self._verifier: Child | None = None
         self._node_id: str | None = None
-        self._former: set[str] = set()
+        self._cluster_id: str | None = None
+        self._mark = ""
+        self._order = ""
         self._gpus = 0
-        self._drained = False
+        self._drained = self._suspect = False
         self._stop = asyncio.Event()
         self._versions = versions()
         self.state = State(Stage.WAIT_HEAD, time.monotonic())
@@ -59,18 +78,38 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         become_subreaper()
-        self._logs.mkdir(parents=True, exist_ok=True)
-        endpoint = Endpoint(agent_app(self.status), [bind(self._settings.address, self._settings.agent_port)])
+        app = agent_app(self.status, talk_routes(self.status, self._board, self._key, self._journal))
+        endpoint = Endpoint(app, [bind(self._settings.address, self._settings.agent_port)])
+        self._remember()
         endpoint.start()
+        beating = None if self._rules.is_head else asyncio.create_task(self._heart.run())
         try:
             await self._live()
         finally:
+            if beating is not None:
+                beating.cancel()
             await self._end_children()
             await endpoint.stop()
         return 1 if self.state.stage is Stage.FAILED else 0
 
+    def _remember(self) -> None:
+        """Keep what is said from now on in the journal."""
+
+        def complain(words: str) -> None:
+            self._log("journal", words, level="warn", again=True)
+
+        self._log.listeners.append(Journal(self._journal, self._name(), complain).listen)
+
+    def _head_agent(self) -> str:
+        host = self._settings.head.rpartition(":")[0]
+        return f"http://{host}:{self._settings.agent_port}"
+
+    def _key(self) -> str | None:
+        return cluster_key(self._host, self._env)
+
     async def _live(self) -> None:
-        self._gpus = self._prepare()
+        if not await self._become_fit():
+            return
         self.state, actions = stages.first(self._rules, time.monotonic())
         self._say(None)
         await self._act(actions)
@@ -82,34 +121,82 @@ class Agent:
             if self.state.stage is Stage.JOIN and seen.head_serving:
                 # The check loads Ray while the raylet starts, instead of after it.
                 self._start_verifier()
+            self._keep_family()
             await self._pause()
 
-    def _prepare(self) -> int:
+    async def _become_fit(self) -> bool:
+        """Look at the machine until it is fit; False where the agent was told to stop meanwhile."""
+        while True:
+            try:
+                await self._prepare()
+            except ShoalError as error:
+                if self._settings.run_id:
+                    raise  # somebody watches the bring-up, and reads the reason there
+                self._fail(error)
+            else:
+                return True
+            try:
+                await asyncio.wait_for(self._stop.wait(), LOOK_AGAIN)
+            except TimeoutError:
+                continue
+            return False
+
+    def _fail(self, error: ShoalError) -> None:
+        """Stay, and tell why at the health endpoint: an agent that ends is only started again by its container."""
+        words = str(error).replace("\n", "; ")
+        self.state = State(Stage.FAILED, time.monotonic(), detail=words)
+        self._log("failed", f"{words}; looking again every {LOOK_AGAIN:g} s", level="error")
+
+    async def _prepare(self) -> None:
         who = f"{self._settings.mode} {self._name()} at {self._settings.address}"
         self._log("banner", f"shoal {__version__} agent, {who}")
         preflight.banner(self._log, self._env)
         preflight.plugin(self._log, self._env)
-        seen = preflight.look(self._log, LocalHost())
+        seen = await asyncio.to_thread(preflight.look, self._log, self._host)
+        self._gpus = seen if self._settings.num_gpus is None else self._settings.num_gpus
+        await self._end_orphans()
         preflight.clean(self._log, self._settings)
-        return seen if self._settings.num_gpus is None else self._settings.num_gpus
+        self._logs.mkdir(parents=True, exist_ok=True)
+
+    async def _end_orphans(self) -> None:
+        found, left = await self._family.end_orphans()
+        if found:
+            words = f"ended {len(found) - len(left)} process(es) of this agent's earlier Ray"
+            more = f"; still there: {', '.join(f'pid {process.pid}' for process in left)}" if left else ""
+            self._log("clean", words + more, level="warn" if left else "info")
+
+    def _keep_family(self) -> None:
+        if self._ray is None or time.monotonic() - self._family_at < FAMILY_EVERY:
+            return
+        self._family_at = time.monotonic()
+        self._family.remember(family.below(self._host, self._ray.pid))
 
     def _name(self) -> str:
         return self._settings.name or socket.gethostname()
 
     async def _pause(self) -> None:
+        """Wait for the next look; a stop, an order and a Ray that ends cut it short."""
         reap_orphans()
         pace = SLOW if self.state.stage in {Stage.UP, Stage.FAILED} else FAST
-        try:
-            await asyncio.wait_for(self._stop.wait(), pace if not self._stop.is_set() else None)
-        except TimeoutError:
-            return
-        if self.state.stage is Stage.DRAIN:
-            await asyncio.sleep(FAST)
+        ran = self._ray_runs()
+        end = time.monotonic() + pace
+        while (left := end - time.monotonic()) > 0 and not self._order and self._ray_runs() is ran:
+            if self._stop.is_set():
+                await asyncio.sleep(FAST if self.state.stage is Stage.DRAIN else 0)
+                return
+            try:
+                await asyncio.wait_for(self._stop.wait(), min(FAST, left))
+            except TimeoutError:
+                continue
+
+    def _ray_runs(self) -> bool:
+        return self._ray is not None and self._ray.code is None
 
     async def _observe(self) -> Observation:
         head, raylet = await asyncio.gather(self._ask_head(), self._ask_raylet())
         verified, reason = self._verdict()
-        running = self._ray is not None and self._ray.code is None
+        running = self._ray_runs()
+        order, self._order = self._order, ""
         return Observation(
             now=time.monotonic(),
             head_serving=head.serving,
@@ -122,6 +209,11 @@ class Agent:
             stop_requested=self._stop.is_set(),
             drained=self._drained,
             ray_fault=self._fault(running=running),
+            head_refuses=head.reason == REFUSED,
+            head_gone=gone(self._cluster_id, self._heart.head()),
+            raylet_refuses=raylet.reason == REFUSED,
+            order=order,
+            dice=random.random(),  # noqa: S311 (spreads restarts, keeps no secret)
         )
 
     def _fault(self, *, running: bool) -> str:
@@ -132,7 +224,7 @@ class Agent:
 
     async def _ask_head(self) -> Health:
         address, _, port = self._settings.head.rpartition(":")
-        return await serving(address, int(port), timeout=1.0)
+        return await serving(address.strip("[]"), int(port), timeout=1.0)
 
     async def _ask_raylet(self) -> Health:
         if self._ray is None:
@@ -146,7 +238,8 @@ class Agent:
             table = parse_table(self._verifier.output(1_000_000))
         except ShoalError as error:
             return False, str(error)
-        self._node_id, reason = judge(table, self._settings.address, self._gpus, self._former)
+        self._cluster_id = table.cluster_id
+        self._node_id, reason = judge(table, self._settings.address, self._gpus, self._mark)
         return self._node_id is not None, reason
 
     async def _act(self, actions: tuple[Action, ...]) -> None:
@@ -161,10 +254,13 @@ class Agent:
                 await self._drain()
 
     def _start_ray(self) -> None:
-        argv = ray_command.start_argv(sys.executable, self._settings, self._gpus)
-        env = ray_command.start_env(self._settings, self._env)
+        self._mark = f"shoal-{secrets.token_hex(8)}"
+        if self._rules.is_head:
+            preflight.forget_head(Path(self._settings.temp_dir), self._settings.head)
+        argv = ray_command.start_argv(sys.executable, self._settings, self._gpus, self._mark)
         log = self._logs / f"{self._name()}.ray.log"
-        self._ray = Child.start(argv, env=env, log=log, cwd=Path(self._settings.temp_dir))
+        self._ray = Child.start(argv, env=self._child_env(), log=log, cwd=Path(self._settings.temp_dir))
+        self._family.remember(family.of(self._host, [self._ray.pid]))
 
     def _start_verifier(self) -> None:
         if self._verifier is not None:
@@ -174,7 +270,7 @@ class Agent:
             self._settings.head,
             wait=self._settings.address,
             timeout=self._settings.join_timeout,
-            former=self._former,
+            mark=self._mark,
         )
         log = self._logs / f".{self._name()}.verify.json"
         log.unlink(missing_ok=True)
@@ -188,28 +284,43 @@ class Agent:
             argv = drain_argv(sys.executable, self._settings.head, self._node_id, deadline=5, reason="PREEMPTION")
             child = Child.start(argv, env=self._child_env(), log=self._logs / f".{self._name()}.drain.json")
             await child.wait(8)
+            self._say_drained(child)
             await child.stop(0.5)
         self._drained = True
+
+    def _say_drained(self, child: Child) -> None:
+        try:
+            answer = parse_drain(child.output())
+        except ShoalError as error:
+            self._log("drain", f"Ray was not told: {' '.join(str(error).split())}; leaving all the same", level="warn")
+            return
+        if answer.accepted:
+            self._log("drain", "Ray takes this node out of service")
+        else:
+            self._log("drain", f"Ray refuses to drain this node: {answer.reason}; leaving all the same", level="warn")
 
     async def _end_children(self) -> None:
         for child in (self._verifier, self._ray):
             if child is not None:
                 await child.stop(4.0)
-        if self._node_id is not None:
-            self._former.add(self._node_id)
-        self._ray = self._verifier = self._node_id = None
+        self._ray = self._verifier = self._node_id = self._cluster_id = None
 
     def _say(self, before: State | None) -> None:
-        state = self.state
+        state, now = self.state, time.monotonic()
         moved = before is None or before.stage is not state.stage
-        waited = time.monotonic() - state.said > stages.SAY_AGAIN and state.stage in {Stage.WAIT_HEAD, Stage.JOIN}
-        if not moved and not waited:
+        suspect = state.node_state(now) is NodeState.SUSPECT
+        turned, self._suspect = suspect is not self._suspect and not moved, suspect
+        waited = now - state.said > stages.SAY_AGAIN and state.stage in {Stage.WAIT_HEAD, Stage.JOIN}
+        if not moved and not waited and not turned:
             return
-        level: Level = "error" if state.stage is Stage.FAILED else "warn" if state.stage is Stage.BACKOFF else "info"
-        seconds = f" ({time.monotonic() - state.since:.0f} s)" if waited and not moved else ""
+        level: Level = "error" if state.stage is Stage.FAILED else "info"
+        level = "warn" if state.stage is Stage.BACKOFF or suspect else level
+        seconds = f" ({now - state.since:.0f} s)" if waited and not moved else ""
         words = state.detail or f"node {self._node_id} is in the cluster with {self._gpus} GPU(s)"
-        self._log(state.stage.value.lower(), words + seconds, level=level)
-        self.state = stages.said(state, time.monotonic())
+        words = "all answer again" if turned and not suspect else words
+        name = "suspect" if suspect else state.stage.value.lower()
+        self._log(name, words + seconds, level=level, **({"again": True} if waited and not moved else {}))
+        self.state = stages.said(state, now)
 
     def status(self) -> NodeStatus:
         """What this node is now."""
@@ -217,12 +328,13 @@ class Agent:
             name=self._name(),
             role=self._settings.mode,
             address=self._settings.address,
-            state=stages.NODE_STATE.get(self.state.stage, NodeState.STARTING),
+            state=self.state.node_state(time.monotonic()),
             stage=self.state.stage.value,
             detail=self.state.detail,
             gpus=self._gpus,
             versions=self._versions,
             ray_node_id=self._node_id,
+            ray_cluster_id=self._cluster_id,
             pid=os.getpid(),
             restarts=len(self.state.restarts),
         )

@@ -72,6 +72,19 @@ def address_is_local(address: str) -> bool:
     return True
 
 
+def forget_head(folder: Path, head: str) -> None:
+    """Remove the file by which a head refuses to start again: Ray takes it for one that still runs.
+
+    It names the head's address, so it is of no Ray but this node's.
+    """
+    current = folder / "ray_current_cluster"
+    try:
+        if current.read_text(encoding="utf-8").strip() == head:
+            current.unlink()
+    except (OSError, ValueError):
+        return
+
+
 def clean(log: EventLog, settings: AgentSettings) -> None:
     """Remove the sessions of an earlier Ray of ours; a folder that somebody else made, or uses, is left as it is."""
     folder = Path(settings.temp_dir)

@@ -1,6 +1,7 @@
 """``ray start`` for one node: argv and environment, pure."""
 
 import ipaddress
+import json
 from collections.abc import Mapping
 
 from shoal.plan.ports import NodePorts, node_ports
@@ -22,8 +23,10 @@ def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address).is_loopback
 
 
-def start_argv(python: str, settings: AgentSettings, gpus: int) -> tuple[str, ...]:
-    """The command that runs this node's Ray in the foreground."""
+def start_argv(python: str, settings: AgentSettings, gpus: int, mark: str = "") -> tuple[str, ...]:
+    """The command that runs this node's Ray in the foreground. ``mark`` is a resource by which this very raylet is
+    known in the GCS's table: address and port are those of its predecessors, too.
+    """
     ports = ports_of(settings)
     argv = [
         python, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats",
@@ -40,6 +43,8 @@ def start_argv(python: str, settings: AgentSettings, gpus: int) -> tuple[str, ..
         f"--min-worker-port={ports.min_worker}",
         f"--max-worker-port={ports.max_worker}",
     ]  # fmt: skip
+    if mark:
+        argv.append(f"--resources={json.dumps({mark: 1})}")
     if settings.num_cpus is not None:
         argv.append(f"--num-cpus={settings.num_cpus}")
     return (*argv, *(_head_argv(ports) if settings.mode == "head" else (f"--address={settings.head}",)))

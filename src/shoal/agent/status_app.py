@@ -3,7 +3,7 @@
 Nothing here is secret, and nothing acts.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -47,12 +47,20 @@ class _Collector:
 
 
 def status_app(
-    ask: Callable[[], Awaitable[S]], is_ready: Callable[[S], bool], metrics: Callable[[S], Iterable[Metric]]
+    ask: Callable[[], Awaitable[S]],
+    is_ready: Callable[[S], bool],
+    metrics: Callable[[S], Iterable[Metric]],
+    fault: Callable[[], str],
+    more: Sequence[Route] = (),
 ) -> Starlette:
-    """The application; ``ask`` is awaited for every answer but ``/healthz``, which says that the program lives."""
+    """The application; ``ask`` is awaited for every answer but ``/healthz``.
+
+    That one says that the program lives, or, where it has given up, why: ``fault`` is then not empty.
+    """
 
     async def healthz(_: Request) -> Response:
-        return PlainTextResponse("ok\n")
+        why = fault()
+        return PlainTextResponse(f"failed: {why}\n", 503) if why else PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
         now = await ask()
@@ -74,5 +82,6 @@ def status_app(
             Route("/readyz", readyz),
             Route("/status", document),
             Route("/metrics", prometheus),
+            *more,
         ]
     )

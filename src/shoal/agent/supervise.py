@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
@@ -31,6 +32,14 @@ def _die_with_parent() -> None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def _append_to(log: Path) -> BinaryIO:
+    """The log; nothing where the disk has no room for a new file: a program is worth more than its log."""
+    try:
+        return log.open("ab")
+    except OSError:
+        return Path(os.devnull).open("ab")
+
+
 class Child:
     """One running program with its log file."""
 
@@ -43,9 +52,9 @@ class Child:
     @classmethod
     def start(cls, argv: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path | None = None) -> "Child":
         """Start a program in a session of its own; its output is appended to ``log``."""
-        with log.open("ab") as out:
+        with _append_to(log) as out:
             # Read before the start: the child writes through the same open file and would move it.
-            offset = out.tell()
+            offset = out.tell() if out.seekable() else 0
             process = subprocess.Popen(
                 tuple(argv),
                 env=dict(env),

@@ -1,16 +1,14 @@
 """VERIFY: is this node in the GCS node table, alive, with its own address and its GPUs? Pure."""
 
-from collections.abc import Collection
-
 from shoal.facts.ray import RayTable
 
 
-def judge(table: RayTable, address: str, gpus: int, former: Collection[str] = ()) -> tuple[str | None, str]:
+def judge(table: RayTable, address: str, gpus: int, mark: str = "") -> tuple[str | None, str]:
     """The node's Ray id and "", or None and the reason why it is not as it should be.
 
-    ``former`` are the ids of this node's earlier raylets: the GCS may still take a killed one for alive.
+    ``mark`` is a resource that only this raylet offers: the GCS may still take a killed one at this address for alive.
     """
-    row = table.alive_at(address, former)
+    row = table.alive_at(address, mark)
     if row is None:
         others = ", ".join(sorted({node.address for node in table.nodes if node.alive})) or "none"
         return None, f"the GCS has no live node at {address}; it has: {others}"

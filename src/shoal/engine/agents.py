@@ -1,6 +1,7 @@
 """What the agents say of their nodes."""
 
 import asyncio
+import errno
 import os
 from collections.abc import Sequence
 
@@ -8,7 +9,15 @@ import aiohttp
 
 from shoal.state.status import NodeStatus
 
-PATIENCE = aiohttp.ClientTimeout(total=2.0)
+PATIENCE = aiohttp.ClientTimeout(total=1.5)
+
+
+UNREACHABLE = frozenset(os.strerror(number).lower() for number in (errno.EHOSTUNREACH, errno.ENETUNREACH))
+
+
+def is_silence(reason: str) -> bool:
+    """Whether the reason is that nothing came back at all. A refusal is an answer: that agent has ended."""
+    return reason.startswith("no answer") or reason in UNREACHABLE
 
 
 async def ask_agents(addresses: Sequence[str], port: int) -> dict[str, NodeStatus | str]:

@@ -1,9 +1,10 @@
 """The supervisor's endpoint."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from shoal.agent.status_app import status_app
 from shoal.state.status import EngineState, EngineStatus
@@ -22,6 +23,8 @@ def engine_metrics(now: EngineStatus) -> Iterator[Metric]:
     yield phases
 
 
-def engine_app(status: Callable[[], Awaitable[EngineStatus]]) -> Starlette:
+def engine_app(
+    status: Callable[[], Awaitable[EngineStatus]], fault: Callable[[], str], more: Sequence[Route] = ()
+) -> Starlette:
     """The application; ``status`` is awaited for every answer, and asks for a token before it says ready."""
-    return status_app(status, lambda now: now.state is EngineState.READY, engine_metrics)
+    return status_app(status, lambda now: now.state is EngineState.READY, engine_metrics, fault, more)

@@ -16,6 +16,7 @@ from shoal.engine.request import obtain
 from shoal.engine.supervisor import Supervisor
 from shoal.log import EventLog
 from shoal.spec.env import ServeSettings, serve_settings
+from shoal.state.journal import Journal, journal_file
 from shoal.state.status import EngineState, EngineStatus
 
 
@@ -32,13 +33,18 @@ class Desk:
             return await self.supervisor.status()
         return EngineStatus(state=EngineState.WAITING, model=self._model, detail="looking at the model")
 
+    def fault(self) -> str:
+        """Why the engine stays down until somebody acts; empty while it does not."""
+        return self.supervisor.fault() if self.supervisor is not None else ""
+
 
 async def serve(settings: ServeSettings, key: str, env: Mapping[str, str], log: EventLog) -> int:
     """Run the supervisor until SIGTERM; returns the exit code."""
     become_subreaper()
     (Path(settings.state_dir) / "logs").mkdir(parents=True, exist_ok=True)
+    remember(settings, log)
     desk = Desk(settings)
-    endpoint = Endpoint(engine_app(desk.status), [bind(settings.address, settings.serve_port)])
+    endpoint = Endpoint(engine_app(desk.status, desk.fault), [bind(settings.address, settings.serve_port)])
     endpoint.start()
     try:
         settings, request = await asyncio.to_thread(obtain, settings, log)
@@ -50,6 +56,16 @@ async def serve(settings: ServeSettings, key: str, env: Mapping[str, str], log: 
             return await supervisor.run()
     finally:
         await endpoint.stop()
+
+
+def remember(settings: ServeSettings, log: EventLog) -> None:
+    """Keep what is said from now on in the journal."""
+    name = settings.name or "engine"
+
+    def complain(words: str) -> None:
+        log("journal", words, level="warn", again=True)
+
+    log.listeners.append(Journal(journal_file(settings.state_dir, name), name, complain).listen)
 
 
 def main(env: Mapping[str, str]) -> int:

@@ -245,6 +245,10 @@ class Supervisor:
         except TimeoutError:
             return
 
+    def fault(self) -> str:
+        """Why the engine stays down until somebody acts; empty while it does not."""
+        return self.view.detail or "gave up" if self.view.state is EngineState.FAILED else ""
+
     async def status(self) -> EngineStatus:
         """The engine now: ``ready`` is said of a token that was seen after the question came, asked for if need be."""
         patience = QUICK_PROBE_SECONDS + 1

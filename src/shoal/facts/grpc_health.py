@@ -7,6 +7,7 @@ Response headers are not decoded; the DATA says all there is to know. RFC 9113, 
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -27,6 +28,8 @@ SERVING = b"\x08\x01"
 
 NOT_GRPC = "not a gRPC server"
 CLOSED = "connection closed"
+# The machine lives, and nobody listens: the process has ended. A process that is stopped takes connections.
+REFUSED = os.strerror(errno.ECONNREFUSED).lower()
 
 
 @dataclass(frozen=True)

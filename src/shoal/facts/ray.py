@@ -4,7 +4,7 @@ The asking is done by ``python -m shoal.facts.ray_child``, a short-lived child t
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -49,9 +49,10 @@ class RayTable:
     cluster_id: str | None
     nodes: tuple[NodeRow, ...]
 
-    def alive_at(self, address: str, former: Collection[str] = ()) -> NodeRow | None:
-        """The newest node alive at an address that is none of ``former`` (node ids)."""
-        alive = [row for row in self.nodes if row.alive and row.address == address and row.node_id not in former]
+    def alive_at(self, address: str, mark: str = "") -> NodeRow | None:
+        """The newest node alive at an address that offers the resource ``mark``, where one is given."""
+        here = [row for row in self.nodes if row.alive and row.address == address]
+        alive = [row for row in here if not mark or mark in row.resources]
         return max(alive, key=lambda row: row.start_time_ms, default=None)
 
 
@@ -64,7 +65,7 @@ class DrainReply:
 
 
 def table_argv(
-    python: str, address: str, wait: str | None = None, timeout: float = 5.0, former: Collection[str] = ()
+    python: str, address: str, wait: str | None = None, timeout: float = 5.0, mark: str = ""
 ) -> tuple[str, ...]:
     """The child that prints the table of the GCS at ``address`` (host:port).
 
@@ -72,10 +73,11 @@ def table_argv(
         python: the interpreter that has ray and shoal.
         wait: print as soon as a node with this address is alive.
         timeout: seconds after which the child gives up; it may need 5 s more to import ray and to say so.
-        former: ids of nodes that are gone, whatever the GCS still thinks of them.
+        mark: a resource that the node waited for must offer: that of one raylet, whatever the GCS still thinks of
+            those before it.
     """
-    gone = tuple(word for node_id in sorted(former) for word in ("--former", node_id))
-    argv = (python, "-m", CHILD, "nodes", address, "--timeout", f"{timeout:g}", *gone)
+    marked = ("--mark", mark) if mark else ()
+    argv = (python, "-m", CHILD, "nodes", address, "--timeout", f"{timeout:g}", *marked)
     return argv if wait is None else (*argv, "--wait", wait)
 
 

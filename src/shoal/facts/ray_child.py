@@ -1,6 +1,6 @@
 """The one program that imports ray: asks the GCS, prints one JSON document, ends.
 
-    python -m shoal.facts.ray_child nodes HOST:PORT [--wait IP] [--timeout S]
+    python -m shoal.facts.ray_child nodes HOST:PORT [--wait IP [--mark RESOURCE]] [--timeout S]
     python -m shoal.facts.ray_child drain HOST:PORT NODE_ID [--deadline S] [--reason PREEMPTION] [--message TEXT]
 
 A child, because importing ray costs 90 MB. Exit codes: 0 printed (and found, accepted), 3 not found in time or
@@ -46,7 +46,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     nodes = verbs.add_parser("nodes")
     nodes.add_argument("address", type=address_type)
     nodes.add_argument("--wait", metavar="IP")
-    nodes.add_argument("--former", metavar="NODE_ID", action="append", default=[], type=node_id_type)
+    nodes.add_argument("--mark", metavar="RESOURCE", default="")
     nodes.add_argument("--timeout", type=float, default=5.0)
     drain = verbs.add_parser("drain")
     drain.add_argument("address", type=address_type)
@@ -128,17 +128,18 @@ def row(info: Any) -> dict[str, Any]:
 
 
 def wait_for_rows(
-    client: Any, address: str | None, timeout: float, former: Sequence[str] = ()
+    client: Any, address: str | None, timeout: float, mark: str = ""
 ) -> tuple[list[dict[str, Any]], bool]:
     """The table, and whether ``address`` is alive in it; asked again until it is or ``timeout`` seconds are over.
 
-    A node in ``former`` does not count: the GCS takes a killed raylet for alive until its health checks have failed.
+    With a ``mark``, a node without that resource does not count: the GCS takes a killed raylet for alive until its
+    health checks have failed.
     """
     end = time.monotonic() + timeout
     while True:
         rows = [row(info) for info in client.get_all_node_info(timeout=CALL_S).values()]
         found = address is None or any(
-            one["alive"] and one["address"] == address and one["node_id"] not in former for one in rows
+            one["alive"] and one["address"] == address and (not mark or mark in one["resources"]) for one in rows
         )
         if found or time.monotonic() >= end:
             return rows, found
@@ -149,7 +150,7 @@ def nodes(client: Any, args: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     """The table's document, and whether what was waited for is in it."""
     import ray
 
-    rows, found = wait_for_rows(client, args.wait, args.timeout, args.former)
+    rows, found = wait_for_rows(client, args.wait, args.timeout, args.mark)
     cluster = client.cluster_id
     document = {
         "ray": ray.__version__,

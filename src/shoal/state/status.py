@@ -13,7 +13,7 @@ SCHEMA_VERSION: Final = 1
 
 
 class NodeState(StrEnum):
-    """Where a node stands, as its agent says; ``lost`` is said of an agent that does not answer."""
+    """Where a node stands, as its agent says; ``suspect`` and ``lost`` are also said of an agent that is silent."""
 
     STARTING = "starting"
     WAITING = "waiting"
@@ -22,6 +22,7 @@ class NodeState(StrEnum):
     DRAINING = "draining"
     STOPPED = "stopped"
     FAILED = "failed"
+    SUSPECT = "suspect"
     LOST = "lost"
 
 
@@ -78,6 +79,9 @@ class NodeStatus(Document):
     gpus: int = Field(0, description="GPUs offered to Ray; logical ones where there is no GPU")
     versions: Versions | None = None
     ray_node_id: str | None = None
+    ray_cluster_id: str | None = Field(
+        None, description="id of the Ray cluster it is in; a head that starts again makes a new one"
+    )
     pid: int | None = Field(None, description="process id of the agent")
     restarts: int = 0
 

@@ -18,6 +18,7 @@ VERBS = {
     "ask": "Ask the model.",
     "logs": "Show what the nodes and the engine said.",
     "explain": "Say what a log means: cause, evidence, fix.",
+    "events": "Show what happened, and what was decided.",
     "down": "Take the cluster down and leave nothing behind.",
     "env": "Look at an environment file before anything reads it.",
     "render": "Write the container deployment of a node.",

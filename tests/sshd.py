@@ -1,5 +1,6 @@
 """A real OpenSSH server for tests, with keys, known hosts and a client's config of its own in one folder."""
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 SBIN = f"{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -105,7 +107,10 @@ def sshd(
         listening(log, len(ports), server)
         yield log
     finally:
-        server.terminate()
+        # With its sessions, each of which would live as long as the client's kept connection.
+        for process in (*psutil.Process(server.pid).children(recursive=True), server):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         server.wait(10)
 
 

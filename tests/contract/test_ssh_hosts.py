@@ -1,0 +1,48 @@
+"""Several real ssh hosts, asked at once, one of them cut off."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.ssh_hosts import SshHosts, ssh_hosts
+
+from shoal.errors import HostUnreachable
+from shoal.host.base import Host
+from shoal.host.fanout import fanout
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[SshHosts]:
+    with ssh_hosts(4, subnet="10.77.101") as made:
+        yield made
+
+
+def name(host: Host) -> str:
+    return host.run(["hostname"], timeout=20).out.strip()
+
+
+def test_each_host_answers_for_itself(lab: SshHosts) -> None:
+    """Every host is reached by its name, and has an address and a process tree of its own."""
+    assert fanout(lab.hosts(), name, deadline=30) == ("gpu-1", "gpu-2", "gpu-3", "gpu-4")
+    first = lab.hosts()[0]
+    assert first.list("/sys/class/net") == ("fab0", "lo")
+    assert first.run(["ip", "-brief", "-4", "address", "show", "fab0"], timeout=20).out.split()[2] == "10.77.101.1/24"
+    assert "sshd" in (first.read("/proc/1/cmdline") or "")
+
+
+def test_a_host_without_its_cable_is_named_and_the_others_are_asked(lab: SshHosts) -> None:
+    """One pulled cable is one error with its reason; it is reached again when the cable is back."""
+    fresh = lab.hosts(patience=1)
+    # By another name, since a kept connection would notice a pulled cable only after its keep-alives.
+    (fresh[2],) = SshHosts(lab.config, {"root@gpu-3": lab.places["gpu-3"]}).hosts(patience=1)
+    lab.cable("gpu-3", up=False)
+    try:
+        one, two, three, four = fanout(fresh, name, deadline=30)
+    finally:
+        lab.cable("gpu-3", up=True)
+    assert (one, two, four) == ("gpu-1", "gpu-2", "gpu-4")
+    assert isinstance(three, HostUnreachable)
+    assert three.why in {
+        "it did not answer in time: it is down, or a firewall drops the packets",
+        "no way leads to 10.77.101.3 from here",
+    }
+    assert name(fresh[2]) == "gpu-3"

@@ -492,9 +492,11 @@ class World(RuleBasedStateMachine):
 
     def comes_back(self) -> None:
         """No walk leads to a dead end: with a head that serves and a Ray that starts, the node is up in the end."""
-        self.slow, self.gone, self.refuses, self.head, self.order = False, "", False, True, "reset"
+        self.slow, self.gone, self.refuses, self.head = False, "", False, True
         self.ray = self.ray and not self.ending
         for _ in range(12):
+            # A Ray that died before may use up the budget only now.
+            self.order = "reset" if self.state.stage is Stage.FAILED else ""
             self.look(31.0)
             self.head = True
             if self.ray:

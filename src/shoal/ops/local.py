@@ -84,7 +84,9 @@ def bringing_up(folder: Path) -> Iterator[None]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(lock)
-        raise AlreadyRunning("another `shoal up --local` is at work", fix="shoal status") from error
+        raise AlreadyRunning(
+            f"another command is bringing a cluster up in {folder}", fix="wait for it to end"
+        ) from error
     try:
         yield
     finally:
@@ -177,7 +179,7 @@ def start(spec: LocalSpec, env: Mapping[str, str]) -> RunRecord:
     spec = replace(spec, temp_dir=Path(tempfile.mkdtemp(prefix="shoal-", dir=TEMP_ROOT)))
     (spec.temp_dir / "tmp").mkdir()
     plan = plan_local(spec)
-    record = _record(plan, spec)
+    record = run_record(plan, spec)
     runs.save(folder, record)
     _rotate_logs(Path(record.log_dir))
     LocalHost().write(str(folder / "ray.token"), secrets.token_hex(32), mode=0o600)
@@ -188,7 +190,8 @@ def start(spec: LocalSpec, env: Mapping[str, str]) -> RunRecord:
     return _spawn(record, folder, "engine", "serve", {**env, **plan.engine.env})
 
 
-def _record(plan: ClusterPlan, spec: LocalSpec) -> RunRecord:
+def run_record(plan: ClusterPlan, spec: LocalSpec) -> RunRecord:
+    """The record of that plan before anything is started."""
     nodes = tuple(
         NodeRecord(name=node.name, role=node.role, address=node.address, gpus=node.gpus, agent_url=node.agent_url)
         for node in plan.nodes

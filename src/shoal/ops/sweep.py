@@ -78,6 +78,14 @@ def end(processes: list[psutil.Process], *, grace: float) -> list[psutil.Process
     return left
 
 
+def kill(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """KILL in that order, at once and without asking; returns what is still there after ten seconds."""
+    for process in processes:
+        _send(process, kill=True)
+    _, left = psutil.wait_procs(processes, timeout=10)
+    return left
+
+
 def _send(process: psutil.Process, *, kill: bool) -> None:
     try:
         process.kill() if kill else process.terminate()

@@ -15,7 +15,10 @@ MAX_NODES = 16
 
 @dataclass(frozen=True)
 class LocalSpec:
-    """What the user asked for, and the folders it is to live in. ``cores`` are the machine's."""
+    """What the user asked for, and the folders it is to live in. ``cores`` are the machine's.
+
+    ``subnet`` are the first three bytes of the nodes' addresses: loopback, but for the lab's namespace hosts.
+    """
 
     nodes: int
     model: ModelEntry
@@ -31,6 +34,7 @@ class LocalSpec:
     serve_port: int = 8701
     port_base: int = 27000
     join_timeout: float = 120.0
+    subnet: str = "127.0.0"
 
 
 def check_nodes(count: int) -> int:
@@ -63,12 +67,12 @@ def _check_ports(plan: ClusterPlan) -> None:
         users[address, port] = purpose
 
 
-def _address(index: int) -> str:
-    return f"127.0.0.{index + 1}"
+def _address(spec: LocalSpec, index: int) -> str:
+    return f"{spec.subnet}.{index + 1}"
 
 
 def _head_address(spec: LocalSpec) -> str:
-    return f"{_address(0)}:{spec.port_base}"
+    return f"{_address(spec, 0)}:{spec.port_base}"
 
 
 def _node(spec: LocalSpec, index: int) -> NodePlan:
@@ -87,14 +91,14 @@ def _node(spec: LocalSpec, index: int) -> NodePlan:
         Setting("OMP_NUM_THREADS", threads, f"{spec.cores} cores shared by {spec.nodes} ranks"),
     )
     ports = node_ports(base, spec.port_base)
-    return NodePlan(name, "head" if head else "worker", _address(index), 1, ports, spec.agent_port, settings)
+    return NodePlan(name, "head" if head else "worker", _address(spec, index), 1, ports, spec.agent_port, settings)
 
 
 def _common(spec: LocalSpec, index: int) -> tuple[Setting, ...]:
     local = Path(spec.model_path).is_absolute()
     offline = (Setting("HF_HUB_OFFLINE", "1", "the model is a local folder"),) if local else ()
     return (
-        Setting("VLLM_HOST_IP", _address(index), "each loopback node has an address of its own"),
+        Setting("VLLM_HOST_IP", _address(spec, index), "each loopback node has an address of its own"),
         Setting("RAY_ADDRESS", _head_address(spec), "the GCS on the head"),
         Setting("RAY_AUTH_MODE", "token", "Ray refuses whoever has no token"),
         Setting("RAY_AUTH_TOKEN_PATH", str(spec.state_dir / "ray.token"), "by file: never in argv or the environment"),

@@ -20,6 +20,7 @@ VERBS = {
     "explain": "Say what a log means: cause, evidence, fix.",
     "events": "Show what happened, and what was decided.",
     "down": "Take the cluster down and leave nothing behind.",
+    "lab": "Rehearse on one machine: hosts, a simulated engine, faults.",
     "env": "Look at an environment file before anything reads it.",
     "render": "Write the container deployment of a node.",
     "pyz": "Write shoal as one file.",

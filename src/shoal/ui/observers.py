@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from shoal.lab.sim.answers import MODEL as SIMULATED
 from shoal.ops.bringup import Ready
 from shoal.state.status import ClusterStatus, EngineStatus, NodeStatus
 
@@ -196,7 +197,8 @@ def table(status: ClusterStatus) -> Table:
         )
     if engine := status.engine:
         words = engine.detail or engine.phase
-        out.add_row("engine", "vLLM", Text(engine.model), _state(engine.state.value), "", Text(words))
+        server = "no vLLM" if engine.model == SIMULATED else "vLLM"
+        out.add_row("engine", server, Text(engine.model), _state(engine.state.value), "", Text(words))
     return out
 
 

@@ -1,0 +1,1 @@
+"""Rehearsal: hosts on one machine, a simulated engine, faults, and a soak."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shoal.engine.keys import ensure_key
+from shoal.engine.models import resolve
 from shoal.errors import AlreadyRunning, NotRunning, PreconditionFailed, ShoalError, StartFailed, UsageError
 from shoal.facts.process import read_boot_id
 from shoal.facts.versions import versions
@@ -19,7 +20,6 @@ from shoal.lab.network import Net
 from shoal.lab.record import HostRecord, LabRecord
 from shoal.ops import sweep
 from shoal.ops.local import TEMP_ROOT, bringing_up, run_record
-from shoal.ops.models import resolve
 from shoal.ops.snapshot import snapshot
 from shoal.plan.local import LocalSpec, plan_local
 from shoal.plan.models import DEFAULT

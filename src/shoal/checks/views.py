@@ -112,17 +112,18 @@ def active(node: NodeFacts) -> tuple[Port, ...]:
 
 
 def netdev_of(node: NodeFacts, port: Port) -> Netdev | None:
-    """A port's interface: the one that its GIDs name, else its PCI function's own with the right ``dev_port``."""
-    names = [gid.ndev for gid in port.gids if gid.ndev]
-    own = port.device.netdevs or ()
-    # A VLAN's GIDs stand in the same table: the interface of the function itself comes first.
-    for name in [*(name for name in names if name in own), *names[:1]]:
-        if found := node.net.netdev(name):
-            return found
-    mine = [found for name in own if (found := node.net.netdev(name))]
-    if len(mine) == 1:
-        return mine[0]
-    return next((item for item in mine if item.dev_port == port.port.number - 1), None)
+    """A port's interface: its PCI function's own, of several the one that its GIDs name; else that of its GIDs.
+
+    A bond's or a VLAN's GIDs stand in the same table, so what the function owns comes first.
+    """
+    mine = [found for name in port.device.netdevs or () if (found := node.net.netdev(name))]
+    named = {gid.ndev: None for gid in port.gids if gid.ndev}
+    for netdev in mine:
+        if len(mine) == 1 or netdev.name in named:
+            return netdev
+    by_number = [netdev for netdev in mine if netdev.dev_port == port.port.number - 1]
+    foreign = (found for name in named if (found := node.net.netdev(name)))
+    return next(iter(by_number), None) or next(foreign, None)
 
 
 def above(node: NodeFacts, netdev: Netdev) -> tuple[Netdev, ...]:

@@ -286,6 +286,27 @@ EXAMPLES = examples(
             SKIP: [LAPTOP, SPARK, changed(HOST, rdma={"devices": ()})],
             UNKNOWN: of(peermem=None, open_module=None),
         },
+        "gpu.driver-floor": {
+            OK: HOST,
+            FAIL: of(driver="470.256.02"),
+            SKIP: [LAPTOP, of(gpus=(replace(H100, name="NVIDIA L40S"),))],
+            UNKNOWN: of(driver=None, kernel_driver=None),
+        },
+        "gpu.open-modules": {
+            OK: SPARK,
+            FAIL: of(SPARK, open_module=False),
+            SKIP: [HOST, LAPTOP],
+            UNKNOWN: of(SPARK, open_module=None),
+        },
+        "gpu.gb10-kernel": {
+            OK: [SPARK, machine(SPARK, kernel="7.0.0-1019-nvidia", cmdline="quiet kho=off")],
+            FAIL: [
+                machine(SPARK, kernel="7.0.0-1019-nvidia", cmdline="quiet"),
+                machine(SPARK, memory={"CmaTotal": 64, "CmaFree": 128}),
+            ],
+            SKIP: [HOST, LAPTOP],
+            UNKNOWN: [machine(SPARK, kernel=None), machine(SPARK, kernel="7.0.0-1019-nvidia")],
+        },
         "gpu.bar1": {
             OK: HOST,
             WARN: gpu(bar1_mib=256),

@@ -4,15 +4,40 @@ from typing import Any
 
 import pytest
 from tests.conftest import Golden
-from tests.unit.checks import gpu_examples
+from tests.unit.checks import gpu_examples, rdma_examples, roce_examples
 from tests.unit.checks.examples import Example, answers, bad, gaps, names
 
-from shoal.checks import gpu, gpu_health, gpu_links
+from shoal.checks import (
+    gpu,
+    gpu_health,
+    gpu_links,
+    rdma,
+    rdma_counters,
+    rdma_hardware,
+    rdma_ports,
+    roce,
+    roce_net,
+    roce_quality,
+    stacks,
+)
 from shoal.checks.base import Check, Severity, Status
 from shoal.facts.node import NodeFacts
 
-CHECKS: tuple[Check[NodeFacts], ...] = (*gpu.CHECKS, *gpu_health.CHECKS, *gpu_links.CHECKS)
-EXAMPLES = [*gpu_examples.EXAMPLES]
+MODULES = (
+    gpu,
+    gpu_health,
+    gpu_links,
+    rdma,
+    rdma_ports,
+    rdma_hardware,
+    rdma_counters,
+    roce,
+    roce_net,
+    roce_quality,
+    stacks,
+)
+CHECKS: tuple[Check[NodeFacts], ...] = tuple(check for module in MODULES for check in module.CHECKS)
+EXAMPLES = [*gpu_examples.EXAMPLES, *rdma_examples.EXAMPLES, *roce_examples.EXAMPLES]
 BY_ID = {check.id: check for check in CHECKS}
 
 

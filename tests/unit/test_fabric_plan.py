@@ -1,9 +1,12 @@
 """The fabric plan: candidates, rails, shape, and each node's settings."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.conftest import Golden
 from tests.unit.fabric_nodes import FE80, infiniband, mapped, netdev, node, roce, spark, table
 
@@ -11,6 +14,8 @@ from shoal.facts.gpu import GpuFacts
 from shoal.facts.net import NetFacts, Route
 from shoal.facts.node import NodeFacts
 from shoal.facts.rdma import ROCE_V1, ROCE_V2, Gid, RdmaFacts
+from shoal.facts.read import node_facts
+from shoal.host.snapshot import Reply, Snapshot
 from shoal.plan.fabric import Fabric, NodeFabric, document, plan_fabric
 
 NEW, OLD = (2, 30, 7), (2, 20, 5)
@@ -500,6 +505,62 @@ def test_every_setting_says_why_and_how_to_take_it_back() -> None:
     assert bare == []
 
 
+PORT = "/sys/class/infiniband/mlx5_0/ports/1"
+FILES = st.dictionaries(
+    st.sampled_from(
+        [
+            *(f"{PORT}/{name}" for name in ("state", "phys_state", "link_layer", "rate", "lid")),
+            *(f"{PORT}/{part}/{at}" for part in ("gids", "gid_attrs/types", "gid_attrs/ndevs") for at in (0, 1, 7)),
+            "/sys/class/infiniband/mlx5_1/ports/2/state",
+            *(f"/sys/class/net/eth1/{name}" for name in ("mtu", "operstate", "carrier", "flags", "ifindex", "type")),
+        ]
+    ),
+    st.one_of(
+        st.text(max_size=30),
+        st.sampled_from(
+            ["4: ACTIVE", "5: LinkUp", "Ethernet", "InfiniBand", "200 Gb/sec (4X HDR)", "eth1", "up", "9000"]
+        ),
+        st.sampled_from([ROCE_V1, ROCE_V2, FE80, mapped("192.168.100.1"), f"{FE80}%eth1", "fd00::1", "0"]),
+    ),
+)
+ADDRESSES = st.sampled_from(
+    [
+        "",
+        "not json",
+        json.dumps([{"ifname": "eth1", "addr_info": [{"family": "inet", "local": "192.168.100.1", "prefixlen": 24}]}]),
+        json.dumps([{"ifname": "eth1", "addr_info": [{"family": "inet", "local": "x", "prefixlen": 99}]}]),
+    ]
+)
+SET = st.dictionaries(
+    st.sampled_from(["NCCL_IB_HCA", "NCCL_IB_GID_INDEX", "NCCL_NET_PLUGIN", "VLLM_HOST_IP", "NCCL_IB_ADDR_RANGE"]),
+    st.one_of(
+        st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=12), st.just("192.168.100.1")
+    ),
+)
+
+
+@given(st.lists(st.tuples(FILES, ADDRESSES, SET), max_size=3), st.sampled_from([(2, 18), OLD, (2, 21), NEW, (2, 32)]))
+def test_no_tree_makes_it_raise(
+    trees: list[tuple[dict[str, str], str, dict[str, str]]], version: tuple[int, ...]
+) -> None:
+    """Whatever the files of a machine hold, there is a plan for it, and it is a JSON document."""
+    nodes = [
+        node_facts(
+            Snapshot(
+                "n",
+                files=files,
+                replies={
+                    "ip -j addr": Reply(0, told),
+                    "env": Reply(0, "\n".join(f"{name}={value}" for name, value in env.items())),
+                },
+            )
+        )
+        for files, told, env in trees
+    ]
+    found = document(plan_fabric(nodes, version), "--nccl")
+    assert [item["name"] for item in json.loads(json.dumps(found))["nodes"]] == ["n"] * len(trees)
+
+
 def test_no_nodes() -> None:
     """No nodes, no plan, no error."""
     assert plan_fabric([], NEW) == Fabric(NEW, "none", ())
@@ -510,3 +571,38 @@ def test_a_gb10_is_told_of_gpudirect() -> None:
     notes = plan_fabric(ONE_CABLE, NEW).nodes[0].notes
     plain = plan_fabric([replace(ONE_CABLE[0], gpu=GpuFacts(), rdma=RdmaFacts(devices=()))], NEW).nodes[0].notes
     assert ("GB10" in " ".join(notes), "GB10" in " ".join(plain)) == (True, False)
+
+
+def test_nodes_that_would_fuse_differently() -> None:
+    """Where one node has a card with two ports and the other two cards, nobody fuses; and the counts are compared."""
+    rails = (("mlx5_0", "eth1", "10.1.0"), ("mlx5_1", "eth2", "10.2.0"))
+
+    def built(number: int, addresses: tuple[str, str]) -> NodeFacts:
+        cards = [
+            roce(name, pci, dev, f"{rail}.{number}/24", index=at, guid=pci[:-1])
+            for at, ((name, dev, rail), pci) in enumerate(zip(rails, addresses, strict=True), 3)
+        ]
+        return node(f"n{number}", cards)
+
+    one_card, two_cards = ("0000:01:00.0", "0000:01:00.1"), ("0000:01:00.0", "0000:02:00.0")
+    found = [
+        [item.get("NCCL_IB_MERGE_NICS") for item in each([built(1, one_card), built(2, other)])]
+        for other in (one_card, two_cards)
+    ]
+    assert found == [[None, None], ["0", "0"]]
+
+
+def test_nodes_with_different_numbers_of_ports() -> None:
+    """A node with fewer ports on the rails is told of."""
+    nodes = [
+        node(
+            "n1",
+            [
+                roce("mlx5_0", "0000:01:00.0", "eth1", "10.1.0.1/24"),
+                roce("mlx5_1", "0000:02:00.0", "eth2", "10.1.0.3/24"),
+            ],
+        ),
+        node("n2", [roce("mlx5_0", "0000:01:00.0", "eth1", "10.1.0.2/24")]),
+    ]
+    words = "the nodes use different numbers of ports (2, 1): NCCL wants the same everywhere"
+    assert [words in found.notes for found in plan_fabric(nodes, NEW).nodes] == [True, True]

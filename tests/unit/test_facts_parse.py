@@ -178,6 +178,13 @@ def test_routes_are_the_same_by_json_text_and_proc() -> None:
     assert found == (wanted[0], Route("10.0.0.0/24", "eth0", metric=0))
 
 
+def test_flags_that_ip_did_not_tell() -> None:
+    """An interface whose flags are missing is neither up nor down."""
+    dev = node_facts(told({"ip -j addr": '[{"ifname": "eth1", "mtu": 9000}]'})).net.netdev("eth1")
+    assert dev is not None
+    assert (dev.mtu, dev.up, dev.carrier, dev.running) == (9000, None, None, None)
+
+
 def test_rdma_programs_stand_in_for_sysfs() -> None:
     """``ibv_devinfo -v`` alone describes a device; with sysfs it adds the active MTU."""
     text = (

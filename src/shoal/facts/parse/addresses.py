@@ -42,9 +42,8 @@ def links(snapshot: Snapshot) -> dict[str, Netdev]:
 
 
 def _json_link(row: dict[str, Any]) -> Netdev:
-    flags = (
-        [word for word in row.get("flags") or () if isinstance(word, str)] if isinstance(row.get("flags"), list) else []
-    )
+    told = row.get("flags")
+    flags = [word for word in told if isinstance(word, str)] if isinstance(told, list) else None
     info = row.get("linkinfo") if isinstance(row.get("linkinfo"), dict) else {}
     data = info.get("info_data") if isinstance(info, dict) and isinstance(info.get("info_data"), dict) else {}
     kind = string(info.get("info_kind")) if isinstance(info, dict) else None
@@ -63,10 +62,12 @@ def _json_link(row: dict[str, Any]) -> Netdev:
     )
 
 
-def _flagged(name: str, flags: list[str], state: str | None) -> Netdev:
+def _flagged(name: str, flags: list[str] | None, state: str | None) -> Netdev:
     """An interface by ``<BROADCAST,UP,LOWER_UP>``. IFF_RUNNING is not printed: it is "up, and the state is UP"."""
-    up = "UP" in flags
     oper = state.lower() if state else None
+    if flags is None:
+        return Netdev(name, operstate=oper)
+    up = "UP" in flags
     running = "RUNNING" in flags or (up and oper in {"up", "unknown"}) if oper else None
     return Netdev(name, operstate=oper, carrier="LOWER_UP" in flags, up=up, running=running)
 

@@ -10,7 +10,7 @@ from shoal.plan.fabric.gids import Decision, decide, good_slots
 from shoal.plan.fabric.ports import Node, Seen, look
 from shoal.plan.fabric.rails import rails, reaches_all, shape
 from shoal.plan.fabric.select import Candidates, candidates
-from shoal.plan.fabric.settings import Situation, notes_for, settings_for
+from shoal.plan.fabric.settings import Situation, fusion, notes_for, settings_for
 from shoal.plan.fabric.types import Fabric, NodeFabric, Port, Rail, Topology
 
 
@@ -38,11 +38,14 @@ def plan_fabric(facts: Sequence[NodeFacts], version: Version) -> Fabric:
     names = [node.facts.name for node in fitting.nodes]
     order = tuple(names[number] for number in picked.order)
     planes = control(fitting.nodes, [decision.keep for decision in decided])
+    fusions = tuple(
+        tuple(sorted(len(group) for group in fusion(node, decision.keep, version))) if decision.keep else ()
+        for node, decision in zip(fitting.nodes, decided, strict=True)
+    )
     nodes = []
     for number, (node, decision, plane) in enumerate(zip(fitting.nodes, decided, planes, strict=True)):
-        situation = Situation(
-            node, decision, plane, picked.topology, order, version, _rails_of(number, picked.rails), _without(fitting)
-        )
+        mine, without = _rails_of(number, picked.rails), _without(fitting)
+        situation = Situation(node, decision, plane, picked.topology, order, version, mine, without, fusions)
         nodes.append(_node(situation, facts[number], version))
     return Fabric(version, picked.topology, tuple(nodes), picked.rails, order)
 

@@ -27,18 +27,19 @@ class Control:
 def control(nodes: Sequence[Node], chosen: Sequence[Sequence[Seen]]) -> tuple[Control, ...]:
     """The control plane's interface for each node."""
     common = _common(nodes, chosen)
-    return tuple(_for_node(node, seen, common) for node, seen in zip(nodes, chosen, strict=True))
+    where = f"every node has an address in {common}" if len(nodes) > 1 else f"this node's first network, {common}"
+    return tuple(_for_node(node, seen, common, where) for node, seen in zip(nodes, chosen, strict=True))
 
 
-def _for_node(node: Node, chosen: Sequence[Seen], common: Network | None) -> Control:
+def _for_node(node: Node, chosen: Sequence[Seen], common: Network | None, where: str) -> Control:
     net, asked = node.facts.net, node.env.get(HOST_IP, "")
-    if holder := net.holding(asked) if asked else None:
-        return Control(holder.name, f"it has {HOST_IP}, {asked}")
+    if holder := _holder(node, asked):
+        return Control(holder, f"it has {HOST_IP}, {asked}")
     lost = f"{HOST_IP}={asked} is on no interface; " if asked and net.netdevs is not None else ""
     for dev in _preferred(node, chosen):
-        networks = _networks(dev)
-        if common in networks:
-            return Control(dev.name, f"{lost}every node has an address in {common}", "medium" if lost else "high")
+        if common in _networks(node, dev):
+            sure: Confidence = "medium" if lost or dev.addresses is None else "high"
+            return Control(dev.name, lost + where, sure)
     if net.netdevs is None:
         return Control(None, "the node's interfaces are not known")
     return Control(None, f"{lost}no network reaches every node")
@@ -47,19 +48,30 @@ def _for_node(node: Node, chosen: Sequence[Seen], common: Network | None) -> Con
 def _common(nodes: Sequence[Node], chosen: Sequence[Sequence[Seen]]) -> Network | None:
     """The network that every node has an address in; the best one, as the first node sees it."""
     asked = nodes[0].env.get(HOST_IP, "") if nodes else ""
-    first = [network for dev in _preferred(nodes[0], chosen[0]) for network in _networks(dev)] if nodes else []
-    if asked and (holder := nodes[0].facts.net.holding(asked)):
-        # The others follow where the first was told to be.
-        first = [network for network in _networks(holder) if _holds(network, asked)] + first
-    others = [
-        {network for dev in _preferred(node, seen) for network in _networks(dev)}
-        for node, seen in zip(nodes[1:], chosen[1:], strict=True)
+    reached = [
+        [network for dev in _preferred(node, seen) for network in _networks(node, dev)]
+        for node, seen in zip(nodes, chosen, strict=True)
     ]
-    return next((network for network in first if all(network in mine for mine in others)), None)
+    if not reached:
+        return None
+    # The others follow where the first was told to be.
+    first = sorted(reached[0], key=lambda network: not _holds(network, asked))
+    return next((network for network in first if all(network in mine for mine in reached[1:])), None)
+
+
+def _holder(node: Node, ip: str) -> str | None:
+    """The interface that has this address, by its addresses or by the GID tables."""
+    if found := node.facts.net.holding(ip) if ip else None:
+        return found.name
+    slots = (slot for seen in node.ports for slot in (*seen.slots[4], *seen.slots[6]))
+    return next((slot.netdev for slot in slots if str(slot.address) == ip), None)
 
 
 def _holds(network: Network, ip: str) -> bool:
-    return ipaddress.ip_address(ip) in network
+    try:
+        return ipaddress.ip_address(ip) in network
+    except ValueError:
+        return False
 
 
 def _preferred(node: Node, chosen: Sequence[Seen]) -> Iterator[Netdev]:
@@ -73,6 +85,10 @@ def _preferred(node: Node, chosen: Sequence[Seen]) -> Iterator[Netdev]:
     yield from usable
 
 
-def _networks(dev: Netdev) -> list[Network]:
-    found = (subnet_of(item) for item in dev.addresses or ())
+def _networks(node: Node, dev: Netdev) -> list[Network]:
+    """The networks of an interface, by its addresses; where nobody read these, by the GID tables."""
+    found = [subnet_of(item) for item in dev.addresses or ()]
+    if dev.addresses is None:
+        slots = (slot for seen in node.ports for slot in (*seen.slots[4], *seen.slots[6]))
+        found = [ipaddress.ip_network(slot.reach) for slot in slots if slot.netdev == dev.name]
     return [network for network in found if network and not network.is_link_local and not network.is_loopback]

@@ -152,9 +152,9 @@ def _prefix(port: RdmaPort) -> str:
 
 def _slots(port: RdmaPort, netdev: Netdev | None, net: NetFacts, family: int) -> Iterator[Slot]:
     for slot in sorted(port.gids or (), key=lambda item: item.index):
-        address = slot.address
-        if address is None or slot.is_zero or not (slot.type or "").startswith("RoCE v2"):
+        if slot.address is None or slot.is_zero or not (slot.type or "").startswith("RoCE v2"):
             continue
+        address = ipaddress.IPv6Address(slot.address.packed)  # without a scope that its text may have had
         reached = address.ipv4_mapped or address
         if reached.version != family or reached.is_link_local or reached.is_loopback:
             continue

@@ -1,6 +1,6 @@
 """The settings of one node, in the order in which one reads them, and what needs no setting and is worth knowing."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from shoal.facts.rdma import CLASS
@@ -23,7 +23,11 @@ FOLLOWERS = {
 
 @dataclass(frozen=True)
 class Situation:
-    """All that the settings of one node follow from. ``without`` names nodes that have no usable port."""
+    """All that the settings of one node follow from.
+
+    ``without`` names nodes that have no usable port; ``fusions`` has, for each node, the sizes of the devices that NCCL
+    would make of its ports.
+    """
 
     node: Node
     decision: Decision
@@ -33,6 +37,7 @@ class Situation:
     version: Version
     rails: Mapping[Port, int]
     without: tuple[str, ...]
+    fusions: tuple[tuple[int, ...], ...] = ()
 
     @property
     def chosen(self) -> tuple[Seen, ...]:
@@ -42,11 +47,22 @@ class Situation:
     @property
     def hca_list(self) -> str:
         """The exact names of the chosen ports, as NCCL_IB_HCA takes them."""
-        counts = {seen.device.name: len(seen.device.ports) for seen in self.chosen}
-        return "=" + ",".join(
-            seen.device.name if counts[seen.device.name] == 1 else f"{seen.device.name}:{seen.port.number}"
-            for seen in self.chosen
-        )
+        return hca_list(self.chosen)
+
+
+def hca_list(chosen: Sequence[Seen]) -> str:
+    """Exact names for NCCL_IB_HCA, with the port where a device has several."""
+    counts = {seen.device.name: len(seen.device.ports) for seen in chosen}
+    return "=" + ",".join(
+        seen.device.name if counts[seen.device.name] == 1 else f"{seen.device.name}:{seen.port.number}"
+        for seen in chosen
+    )
+
+
+def fusion(node: Node, chosen: Sequence[Seen], version: Version) -> tuple[merge.Group, ...]:
+    """The devices that NCCL makes of these ports."""
+    env = {**node.env, hca.HCA: hca_list(chosen)}
+    return merge.groups(hca.ports(node.facts.rdma.devices or (), version, env), version, env)
 
 
 def settings_for(situation: Situation) -> tuple[FabricSetting, ...]:
@@ -99,10 +115,12 @@ def _of_the_shape(situation: Situation) -> Iterator[_Wish]:
         if VARIABLES[SUBNET_AWARE].known_in(situation.version):
             why = "each neighbour is reached by another cable: NCCL takes the device in the neighbour's subnet"
             yield SUBNET_AWARE, "1", why, cables, "medium"
-    fused = _fused_cables(situation)
-    if fused:
+    if fused := _fused_cables(situation):
         why = f"NCCL would fuse {fused} into one device by their PCI address, and they are different cables"
         yield merge.NICS, "0", why, "the PCI addresses and the subnets", "high"
+    elif len(set(situation.fusions)) > 1 and any(size > 1 for sizes in situation.fusions for size in sizes):
+        why = "NCCL would fuse ports on some nodes and not on others, and the devices would not match"
+        yield merge.NICS, "0", why, "the PCI addresses of all nodes", "medium"
     if situation.topology == "ring" and len(situation.order) > 3:
         why = f"only neighbours are joined: ranks in the order of the cables, {' - '.join(situation.order)}"
         yield "NCCL_ALGO", "Ring", why, cables, "medium"
@@ -115,9 +133,7 @@ def _fused_cables(situation: Situation) -> str:
     """Ports of different cables that NCCL would fuse, where that does harm; empty where it does not."""
     if situation.topology != "ring" and not (situation.topology in {"pair", "partial"} and _has_twins(situation)):
         return ""
-    env = {**situation.node.env, hca.HCA: situation.hca_list}
-    taken = hca.ports(situation.node.facts.rdma.devices or (), situation.version, env)
-    for group in merge.groups(taken, situation.version, env):
+    for group in fusion(situation.node, situation.chosen, situation.version):
         if len({situation.rails.get(item.key) for item in group}) > 1:
             return " + ".join(item.device.name for item in group)
     return ""
@@ -126,8 +142,8 @@ def _fused_cables(situation: Situation) -> str:
 def _has_twins(situation: Situation) -> bool:
     """Whether one card shows itself in two PCI domains, as in a DGX Spark."""
     cards: dict[str | None, set[str]] = {}
-    for seen in situation.chosen:
-        cards.setdefault(seen.device.sys_image_guid, set()).add((seen.device.pci or "").partition(":")[0])
+    for device in situation.node.facts.rdma.devices or ():
+        cards.setdefault(device.sys_image_guid, set()).add((device.pci or "").partition(":")[0])
     return any(guid is not None and len(domains) > 1 for guid, domains in cards.items())
 
 
@@ -170,6 +186,9 @@ def _notes(situation: Situation) -> Iterator[str]:
     hidden = (facts.env or {}).get(hca.HCA, "")
     if hidden and hca.HCA not in node.env and hidden.lower() != "auto" and facts.rdma.devices:
         yield f"{hca.HCA}={hidden} matches no usable port: NCCL would use sockets without a word"
+    if len({sum(sizes) for sizes in situation.fusions if sizes}) > 1:
+        counts = ", ".join(str(sum(sizes)) for sizes in situation.fusions)
+        yield f"the nodes use different numbers of ports ({counts}): NCCL wants the same everywhere"
     yield from _ring_notes(situation)
     yield from _spark_notes(situation)
 

@@ -9,9 +9,11 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 
 MAX_LINKS = 40
+Patterns = list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Snapshot:
     ``files`` hold text by absolute path, ``links`` the targets of symbolic links, ``errors`` the errno names of files
     that are there and could not be read (``EINVAL``, ``EACCES``), ``replies`` command replies by command line as
     :func:`shlex.join` writes it. Below the paths in ``looked``, what is in none of them does not exist; elsewhere it
-    is not known. ``taken`` is the machine's own clock, in seconds since the epoch.
+    is not known. A pattern in ``looked`` stands for the paths that it matches and for those on the way there.
+    ``taken`` is the machine's own clock, ``asked`` the reader's at that moment, in seconds since the epoch.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Snapshot:
     replies: Mapping[str, Reply] = field(default_factory=dict)
     looked: tuple[str, ...] = ()
     taken: float | None = None
+    asked: float | None = None
 
     def read(self, path: str) -> str | None:
         """Text of a file, links followed; None where it is not there, unreadable or was not looked at."""
@@ -76,9 +80,16 @@ class Snapshot:
     def was_looked_at(self, path: str) -> bool:
         """Whether what is missing at ``path`` does not exist; not so below a folder that could not be read."""
         for way in (path, self.resolve(path)):
-            if any(way == root or way.startswith(root + "/") for root in self._roots):
+            if self._looked_for(way):
                 return not any(way.startswith(closed + "/") for closed in self.errors)
         return False
+
+    def _looked_for(self, path: str) -> bool:
+        if any(path == root or path.startswith(root + "/") for root in self._roots):
+            return True
+        parts = path.split("/")
+        patterns = self._patterns.get(tuple(parts[:3]), ())
+        return any(len(parts) <= len(pattern) and all(map(fnmatchcase, parts[3:], pattern[3:])) for pattern in patterns)
 
     def reply(self, *argv: str) -> Reply | None:
         """The reply to exactly this command; None where it was not asked."""
@@ -121,7 +132,15 @@ class Snapshot:
 
     @cached_property
     def _roots(self) -> tuple[str, ...]:
-        return tuple(root.rstrip("/") for root in self.looked)
+        return tuple(root.rstrip("/") for root in self.looked if "*" not in root)
+
+    @cached_property
+    def _patterns(self) -> dict[tuple[str, ...], Patterns]:
+        """Patterns by their first two names, which hold no ``*``."""
+        found: dict[tuple[str, ...], Patterns] = {}
+        for parts in (pattern.split("/") for pattern in self.looked if "*" in pattern):
+            found.setdefault(tuple(parts[:3]), []).append(parts)
+        return found
 
     @cached_property
     def _commands(self) -> tuple[tuple[Sequence[str], Reply], ...]:

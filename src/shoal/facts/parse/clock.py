@@ -24,7 +24,9 @@ def synchronised(snapshot: Snapshot) -> bool | None:
 
 
 def offset(snapshot: Snapshot) -> float | None:
-    """Seconds that the machine's clock is ahead of the time service's, by ``chronyc tracking``."""
+    """Seconds that its clock was ahead of the reader's; else of its time service's, by ``chronyc tracking``."""
+    if snapshot.taken is not None and snapshot.asked is not None:
+        return round(snapshot.taken - snapshot.asked, 3)
     text = output(snapshot, "chronyc", "tracking") or ""
     found = re.search(r"^System time\s*: ([\d.]{1,20}) seconds (slow|fast)", text, re.MULTILINE)
     value = number(found.group(1)) if found else None

@@ -25,6 +25,7 @@ LIBRARIES = (
     "/usr/lib/aarch64-linux-gnu",
     "/lib/x86_64-linux-gnu",
 )
+PACKAGES = "/usr/lib/python3/dist-packages"
 PROVIDER = re.compile(r"lib\w+-rdmav\d+\.so")
 
 
@@ -95,7 +96,9 @@ def _user_namespace(text: str | None) -> bool | None:
 
 def _memory(snapshot: Snapshot) -> int | None:
     value = whole(snapshot.word(f"{CGROUP}/memory.max"))
-    return whole(snapshot.word(f"{CGROUP}/memory/memory.limit_in_bytes")) if value is None else value
+    value = whole(snapshot.word(f"{CGROUP}/memory/memory.limit_in_bytes")) if value is None else value
+    # The first version of control groups writes "no limit" as the highest number of pages.
+    return None if value is None or value >= 1 << 62 else value
 
 
 def _pci(snapshot: Snapshot) -> bool | None:
@@ -201,7 +204,8 @@ def _compose(snapshot: Snapshot) -> str | None:
         found = re.search(r"v?(\d+\.\d+[\w.+~-]*)", output(snapshot, program, *words) or "")
         if found:
             return found.group(1)
-    return None
+    packages = (re.match(r"docker_compose-(\d+(?:\.\d+)*)", name) for name in snapshot.list(PACKAGES) or ())
+    return next((found.group(1) for found in packages if found), None)
 
 
 def _cdi(snapshot: Snapshot) -> bool | None:

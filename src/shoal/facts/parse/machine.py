@@ -275,6 +275,9 @@ def _stuck(snapshot: Snapshot) -> tuple[Stuck, ...] | None:
     told = processes(snapshot)
     if told is None:
         return None
+    # Who reads the machine starts commands: those that just ended wait for it.
+    reader = next((row["ppid"] for row in told if row.get("command") == "ps" and "ppid" in row), None)
+    told = [row for row in told if reader is None or row.get("ppid") != reader]
     return tuple(
         Stuck(int(row["pid"][:10]), row.get("command", ""), row["stat"][0])
         for row in told

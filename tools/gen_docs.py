@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from pages.checks import checks
 from pages.commands import cli_page, exit_codes
 from pages.compose import compose_page
 from pages.environment import environment, ports
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path("docs/reference")
 
 PAGES: Mapping[str, Callable[[], str]] = {
+    "checks.md": checks,
     "cli.md": cli_page,
     "compose.md": compose_page,
     "environment.md": environment,

@@ -79,6 +79,8 @@ def exit_codes() -> str:
                 ("0", "every verb", "Done. `shoal down` gives 0 where nothing was up, too."),
                 ("0", code("shoal up"), "The attached cluster was ended by Ctrl-C after it had been ready."),
                 ("1", code("shoal env check"), "Something in the file is wrong."),
+                ("1", code("shoal doctor"), "A check fails."),
+                ("3", code("shoal doctor"), "A host could not be asked: it is named, and the others are judged."),
                 ("1", code("shoal status"), "Something is up, and it is not ready."),
                 ("1", code("shoal render"), "Files would be overwritten, and nobody agreed: nothing was written."),
                 ("1", code("shoal health"), "The program does not answer, or says no."),

@@ -167,7 +167,7 @@ TABLE = (
         commands=(
             command("uname", "-m"),
             command("getent", "ahosts", "{}"),
-            command("df", "-PTB1", timeout=3),
+            command("df", "-PTB1", "/", "/dev/shm", "/tmp", "/var", "/home", "/root", timeout=3),
             command("timedatectl", "show", other=("chronyc", "tracking")),
             command("ofed_info", "-s"),
             command("systemd-detect-virt"),

@@ -13,6 +13,8 @@ SYSCTL = "/proc/sys/"
 DMI = "/sys/class/dmi/id"
 CPU = "/sys/devices/system/cpu"
 NUMA = "/sys/devices/system/node"
+SHM = "/dev/shm"  # noqa: S108 (looked at)
+SMALL = 1 << 30  # bytes; a smaller file system is no place for a model or a cache
 # What a virtual machine's firmware calls itself.
 HYPERVISORS = ("QEMU", "KVM", "VMware", "VirtualBox", "Bochs", "Xen", "Amazon EC2", "Google Compute", "Virtual Machine")
 
@@ -21,7 +23,7 @@ def parse_machine(snapshot: Snapshot) -> MachineFacts:
     """The machine's own settings, as far as the snapshot has them."""
     name = hostname(snapshot)
     mounted = disks(snapshot)
-    shm = next((disk for disk in mounted if disk.path == "/dev/shm"), None)  # noqa: S108 (looked at)
+    shm = next((disk for disk in mounted if disk.path == SHM), None)
     return MachineFacts(
         hostname=name,
         hostname_addresses=_resolved(snapshot, name),
@@ -125,11 +127,12 @@ def _free(text: str) -> dict[str, int]:
 
 
 def disks(snapshot: Snapshot) -> tuple[Disk, ...]:
-    """File systems, as any ``df`` printed them; each mount once."""
+    """File systems as any ``df`` printed them, each mount once; small ones are left out."""
     found: dict[str, Disk] = {}
     for _, reply in snapshot.replies_of("df"):
         for disk in _df(reply.out):
-            found.setdefault(disk.path, disk)
+            if disk.total >= SMALL or disk.path == SHM:
+                found.setdefault(disk.path, disk)
     return tuple(found.values())
 
 

@@ -1,0 +1,198 @@
+"""How the doctor's report is shown: lines for people, documents for programs."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from textwrap import wrap
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from rich.console import Console
+from rich.text import Text
+
+from shoal.checks.base import Check, Finding, Status
+from shoal.checks.run import RANK, Report
+
+STYLE = {
+    Status.FAIL: "bold red",
+    Status.WARN: "yellow",
+    Status.UNKNOWN: "magenta",
+    Status.SKIP: "dim",
+    Status.OK: "green",
+}
+ORDER = (Status.FAIL, Status.WARN, Status.UNKNOWN, Status.SKIP, Status.OK)
+SHOWN = (Status.FAIL, Status.WARN, Status.UNKNOWN)
+PAGE = "docs/reference/checks.md"
+ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML 1.0
+INDENT = 9
+
+
+def link(check_id: str) -> str:
+    """Where the reference speaks of a check."""
+    return f"{PAGE}#{check_id}"
+
+
+def group(finding: Finding) -> str:
+    """The part of the id before the dot."""
+    return finding.id.partition(".")[0]
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The report as plain values."""
+    return {
+        "schema_version": 1,
+        "exit_code": report.exit_code,
+        "nodes": list(report.nodes),
+        "unreachable": {
+            name: {"what": error.what, "why": error.why, "fix": error.fix} for name, error in report.unreachable.items()
+        },
+        "late": {name: list(words) for name, words in report.late.items()},
+        "counts": {status.value: report.count(status) for status in ORDER},
+        "findings": [
+            asdict(finding) | {"group": group(finding), "link": link(finding.id)} for finding in report.findings
+        ],
+    }
+
+
+def worst_first(report: Report) -> list[Finding]:
+    """Findings by status, then by severity; those of one kind stay in the catalogue's order."""
+    return sorted(report.findings, key=lambda item: (ORDER.index(item.status), RANK[item.severity]))
+
+
+def show(console: Console, report: Report) -> None:
+    """Failures first, each with evidence and fix; what is well is counted by group."""
+    for finding in worst_first(report):
+        if finding.status in SHOWN:
+            _finding(console, report, finding)
+    _trouble(console, report)
+    for line in counted(report):
+        console.print(Text(line, style="dim"), soft_wrap=True)
+    console.print(Text(summary(report), style="bold"), soft_wrap=True)
+
+
+def _finding(console: Console, report: Report, finding: Finding) -> None:
+    where = f"{finding.node}  " if finding.node and len(report.nodes) > 1 else ""
+    head = Text.assemble(
+        (f"{finding.status.value:<{INDENT}}", STYLE[finding.status]), where, (finding.id, "bold"), f"  {finding.title}"
+    )
+    console.print(head, soft_wrap=True)
+    if finding.evidence:
+        for line in wrap(finding.evidence, max(console.width - INDENT, 20)):
+            console.print(Text(" " * INDENT + line), soft_wrap=True)
+    if finding.fix:
+        # One line, however long: it is copied.
+        console.print(Text.assemble(" " * INDENT, ("fix: ", "cyan"), finding.fix), soft_wrap=True)
+
+
+def _trouble(console: Console, report: Report) -> None:
+    """Hosts that could not be asked, and what did not end in time."""
+    for name, error in report.unreachable.items():
+        console.print(
+            Text.assemble((f"{'NO WAY':<{INDENT}}", STYLE[Status.FAIL]), (name, "bold"), f"  {error.what}"),
+            soft_wrap=True,
+        )
+        for word, text in (("why", error.why), ("fix", error.fix)):
+            if text:
+                console.print(Text.assemble(" " * INDENT, (f"{word}: ", "cyan"), text), soft_wrap=True)
+    for name, words in report.late.items():
+        for text in words:
+            console.print(Text(f"{'LATE':<{INDENT}}{name}  {text}", style=STYLE[Status.WARN]), soft_wrap=True)
+
+
+def counted(report: Report) -> Iterator[str]:
+    """A line for each group: how many of its checks are well, and how many do not apply."""
+    groups: dict[str, Counter[Status]] = {}
+    for finding in report.findings:
+        groups.setdefault(group(finding), Counter())[finding.status] += 1
+    for name, count in groups.items():
+        words = ", ".join(
+            f"{count[status]} {status.value}" for status in (Status.OK, Status.SKIP, *SHOWN) if count[status]
+        )
+        yield f"{name:<14}{words}"
+
+
+def summary(report: Report) -> str:
+    """All of it in one line."""
+    words = ", ".join(f"{report.count(status)} {status.value}" for status in ORDER if report.count(status))
+    lost = f", {len(report.unreachable)} not reached" if report.unreachable else ""
+    return f"{len(report.nodes)} node(s){lost}: {words or 'nothing was checked'}"
+
+
+def short(report: Report) -> Iterator[str]:
+    """A line for each finding that is not well, then the summary."""
+    for finding in worst_first(report):
+        if finding.status in SHOWN:
+            node = f"{finding.node} " if finding.node else ""
+            yield f"{finding.status.value} {node}{finding.id}: {finding.evidence}"
+    for name, error in report.unreachable.items():
+        yield f"NO WAY {name}: {error.what}"
+    yield summary(report)
+
+
+def junit(report: Report) -> str:
+    """JUnit's XML: a suite for each node, a case for each check; WARN passes with words, UNKNOWN counts as skipped."""
+    root = ET.Element("testsuites", name="shoal doctor")
+    suites = {name: ET.SubElement(root, "testsuite", name=_legal(name or "all nodes")) for name in _suites(report)}
+    for finding in report.findings:
+        case = ET.SubElement(suites[finding.node], "testcase", classname=group(finding), name=finding.id)
+        _outcome(case, finding)
+    for name, error in report.unreachable.items():
+        suite = ET.SubElement(root, "testsuite", name=_legal(name))
+        ET.SubElement(
+            ET.SubElement(suite, "testcase", classname="host", name="reached"), "error", message=_legal(error.what)
+        )
+    for suite in root:
+        for kind, tag in (("tests", "testcase"), ("failures", "failure"), ("skipped", "skipped"), ("errors", "error")):
+            suite.set(kind, str(len(list(suite.iter(tag)))))
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _suites(report: Report) -> list[str]:
+    return list(dict.fromkeys((*report.nodes, *(finding.node for finding in report.findings))))
+
+
+def _outcome(case: ET.Element, finding: Finding) -> None:
+    tags = {Status.FAIL: "failure", Status.SKIP: "skipped", Status.UNKNOWN: "skipped", Status.WARN: "system-out"}
+    tag = tags.get(finding.status)
+    if tag is None:
+        return
+    outcome = ET.SubElement(case, tag)
+    said = _legal(f"{finding.title}: {finding.evidence}")
+    if tag == "system-out":
+        outcome.text = _legal(f"WARN {said}\nfix: {finding.fix}")
+    else:
+        outcome.set("message", f"{finding.status.value} {said}")
+        outcome.text = _legal(f"fix: {finding.fix}") if finding.fix else None
+
+
+def _legal(text: str) -> str:
+    return ILLEGAL.sub("\ufffd", text)
+
+
+def explained(check: Check[Any]) -> str:
+    """All that is known of a check before it is run."""
+    about = check.about or check.title
+    lines = (
+        f"{check.id}: {check.title}",
+        "",
+        about,
+        "",
+        f"severity  {check.severity.value}",
+        f"scope     {check.scope.value}",
+        f"reads     {', '.join(check.needs) or 'nothing of its own'}",
+        f"page      {link(check.id)}",
+    )
+    return "\n".join(lines)
+
+
+def listed(check: Check[Any]) -> dict[str, str]:
+    """A check's row of the list."""
+    return {
+        "id": check.id,
+        "title": check.title,
+        "group": check.group,
+        "severity": check.severity.value,
+        "scope": check.scope.value,
+    }

@@ -1,6 +1,7 @@
 """BANNER, PREFLIGHT and CLEAN: what is told, and what is removed."""
 
 import io
+import socket
 import stat
 import subprocess
 import sys
@@ -9,15 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shoal.agent.preflight import address_is_local, banner, clean, look, plugin
-from shoal.errors import PreconditionFailed
-from shoal.facts.gpu import QUERY
-from shoal.host.base import Result
-from shoal.host.fake import FakeHost
+from shoal.agent.preflight import address_is_local, banner, clean, plugin
+from shoal.agent.rpc import tidy
 from shoal.log import MASK, Event, EventLog
 from shoal.spec.env import AgentSettings, agent_settings
-
-SMI = " ".join(QUERY)
 
 
 class Heard(list[Event]):
@@ -135,8 +131,9 @@ def test_the_second_start_cleans_what_the_first_one_made(tmp_path: Path, heard: 
 
 
 def test_the_banner_names_every_setting_and_where_it_came_from(heard: Heard) -> None:
-    """Settings of the agent come with `set` or `default`, then the variables of others that matter here."""
+    """Settings of the agent come with their origin, then the variables of others that matter here."""
     env = {
+        "SHOAL_LOG": "story",
         "RAY_MODE": "worker",
         "VLLM_HOST_IP": "10.0.0.2",
         "RAY_ADDRESS": "10.0.0.1:6379",
@@ -159,7 +156,8 @@ def test_the_banner_names_every_setting_and_where_it_came_from(heard: Heard) -> 
         "SHOAL_JOIN_TIMEOUT=120 (default)",
         "SHOAL_LOST_AFTER=30 (default)",
         "SHOAL_RESTARTS=2 (set)",
-        "SHOAL_LOG=story (default)",
+        "SHOAL_SHARE_GPUS=0 (default)",
+        "SHOAL_LOG=story (set, the default)",
         "NCCL_IB_HCA=mlx5_0 (set)",
         "OMP_NUM_THREADS=4 (set)",
     ]
@@ -195,36 +193,19 @@ def test_the_banner_masks_secrets(heard: Heard) -> None:
     ]
 
 
-def test_gpus_and_rdma_devices_are_counted_and_told(heard: Heard) -> None:
-    """The number of GPUs is the answer; their names and the RDMA ports are told."""
-    port = "/sys/class/infiniband/mlx5_0/ports/1"
-    host = FakeHost(
-        {f"{port}/state": "4: ACTIVE\n", f"{port}/link_layer": "Ethernet\n"},
-        {SMI: "0, NVIDIA GB10, [N/A]\n1, NVIDIA GB10, 1024\n"},
-    )
-    assert look(heard.log, host) == 2
-    assert heard.lines == ["2 GPU(s): NVIDIA GB10, NVIDIA GB10", "RDMA: mlx5_0 ACTIVE (Ethernet)"]
-
-
-@pytest.mark.parametrize(
-    ("replies", "told"),
-    [({}, "no GPU: nvidia-smi is not installed"), ({SMI: ""}, "0 GPU(s): none seen by the driver")],
-)
-def test_a_machine_without_gpus_is_no_failure(heard: Heard, replies: dict[str, str], told: str) -> None:
-    """A machine without a driver, or without GPUs, has none, and that is told."""
-    assert look(heard.log, FakeHost({}, replies)) == 0
-    assert heard.lines == [told, "no RDMA device in /sys/class/infiniband"]
-
-
-def test_a_driver_that_does_not_answer_stops_the_start(heard: Heard) -> None:
-    """A driver that is there and fails is a machine that is not fit, with the driver's words."""
-    host = FakeHost({}, {SMI: Result(QUERY, 9, "", "NVIDIA-SMI has failed\n")})
-    with pytest.raises(PreconditionFailed) as raised:
-        look(heard.log, host)
-    assert raised.value.why == "NVIDIA-SMI has failed"
-
-
 @pytest.mark.enable_socket
 def test_an_address_is_local_where_a_socket_can_have_it() -> None:
     """Loopback is this machine's, a documentation address is not."""
     assert (address_is_local("127.0.0.1"), address_is_local("192.0.2.7")) == (True, False)
+
+
+def test_old_sockets_of_vllm_go_and_nothing_else(tmp_path: Path) -> None:
+    """The folder of vLLM's sockets is made, and loses the sockets of an earlier engine; files stay."""
+    folder = tmp_path / "run"
+    tidy({"VLLM_RPC_BASE_PATH": str(folder)})
+    (folder / "notes").write_text("mine")
+    with socket.socket(socket.AF_UNIX) as old:
+        old.bind(str(folder / "old"))
+    tidy({"VLLM_RPC_BASE_PATH": str(folder)})
+    tidy({})
+    assert [path.name for path in folder.iterdir()] == ["notes"]

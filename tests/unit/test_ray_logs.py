@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from shoal.facts.ray_logs import fatal_line, read_fault
+from shoal.facts.ray_logs import fatal_line, read_fault, version_mismatch
 
 GCS = """\
 [2026-11-23 06:22:42,967 I 3611 3611] (gcs_server) event.cc:332: Set ray event level to warning
@@ -40,3 +40,21 @@ def test_an_older_fault_does_not_count(tmp_path: Path) -> None:
 def test_no_session_is_no_fault(tmp_path: Path) -> None:
     """Where Ray has written nothing there is no fault."""
     assert read_fault(tmp_path, since=0.0) == ""
+
+
+def test_a_head_of_another_version_is_one_line() -> None:
+    """Ray's five lines about versions become one, with what mends it; other words are none."""
+    said = """\
+RuntimeError: Version mismatch: The cluster was started with:
+    Ray: 2.54.0
+    Python: 3.12.3
+This process on node 192.168.100.2 was started with:
+    Ray: 2.60.0
+    Python: 3.11.7
+"""
+    assert version_mismatch(said.replace("node ", "")) == version_mismatch(said)
+    assert version_mismatch(said) == (
+        "the head has Ray 2.54.0 on Python 3.12.3, this node has Ray 2.60.0 on Python 3.11.7; "
+        "set the same SHOAL_IMAGE on both"
+    )
+    assert version_mismatch("ConnectionError: no") == ""

@@ -162,6 +162,18 @@ def test_health_asks_the_program(
     assert (health(env, words), capsys.readouterr().out) == (1, f"unhealthy: {who}")
 
 
+def test_health_asks_on_loopback_where_the_address_is_not_there_yet(
+    endpoint: HTTPServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A program that waits for its address answers on loopback; where nobody answers the address is named."""
+    env = {"VLLM_HOST_IP": "127.0.0.5", "SHOAL_AGENT_PORT": str(endpoint.server_port)}
+    who = f"agent at 127.0.0.1:{endpoint.server_port}: ok\n"
+    assert (health(env, []), capsys.readouterr().out) == (0, f"healthy: {who}")
+    endpoint.code = 503  # type: ignore[attr-defined]
+    assert health(env, []) == 1
+    assert capsys.readouterr().out.startswith("unhealthy: agent at 127.0.0.5:")
+
+
 @pytest.mark.parametrize(
     ("env", "said"),
     [

@@ -85,6 +85,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "SHOAL_CACHE_DIR": "/c",
         "SHOAL_RUN_ID": "r",
         "SHOAL_LOG": "json",
+        "SHOAL_SHARE_GPUS": "1",
     }
     assert agent_settings(env).model_dump() == {
         "address": "192.168.100.2",
@@ -104,6 +105,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "temp_dir": "/run/ray",
         "object_store_mb": 300,
         "lost_after": 12.0,
+        "share_gpus": 1,
     }
 
 
@@ -253,7 +255,8 @@ def test_the_refusal_says_how_to_go_on() -> None:
 def test_an_unknown_name_of_ours_gets_the_nearest_right_one() -> None:
     """A variable with our prefix that we do not know is refused, with the names that look like it."""
     assert refused(HEAD | {"SHOAL_NUM_GPU": "1"}) == (
-        'SHOAL_NUM_GPU is not a setting of shoal; did you mean "SHOAL_NUM_GPUS" or "SHOAL_NUM_CPUS" or "SHOAL_RUN_ID"?'
+        "SHOAL_NUM_GPU is not a setting of shoal; "
+        'did you mean "SHOAL_NUM_GPUS" or "SHOAL_NUM_CPUS" or "SHOAL_SHARE_GPUS"?'
     )
 
 

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shoal import __version__
-from shoal.agent import family, preflight, ray_command, stages
+from shoal.agent import arrival, devices, fabric, family, preflight, ray_command, rpc, stages
 from shoal.agent.app import agent_app
-from shoal.agent.endpoint import Endpoint, bind
+from shoal.agent.endpoint import Endpoint
 from shoal.agent.family import FamilyFile
 from shoal.agent.heart import Heart, gone
+from shoal.agent.image import require
 from shoal.agent.key import cluster_key
 from shoal.agent.program import Start, run
 from shoal.agent.stages import Action, Observation, Rules, Stage, State
@@ -27,7 +28,7 @@ from shoal.agent.verify import judge
 from shoal.errors import ShoalError
 from shoal.facts.grpc_health import REFUSED, Health, serving
 from shoal.facts.ray import drain_argv, parse_drain, parse_table, table_argv
-from shoal.facts.ray_logs import read_fault
+from shoal.facts.ray_logs import read_fault, version_mismatch
 from shoal.facts.versions import versions
 from shoal.host.local import LocalHost
 from shoal.log import EventLog, Level
@@ -79,7 +80,7 @@ class Agent:
             loop.add_signal_handler(number, self._stop.set)
         become_subreaper()
         app = agent_app(self.status, talk_routes(self.status, self._board, self._key, self._journal))
-        endpoint = Endpoint(app, [bind(self._settings.address, self._settings.agent_port)])
+        endpoint = Endpoint(app, arrival.sockets(self._settings.address, self._settings.agent_port))
         self._remember()
         endpoint.start()
         beating = None if self._rules.is_head else asyncio.create_task(self._heart.run())
@@ -148,11 +149,8 @@ class Agent:
         self._log("failed", f"{words}; looking again every {LOOK_AGAIN:g} s", level="error")
 
     async def _prepare(self) -> None:
-        who = f"{self._settings.mode} {self._name()} at {self._settings.address}"
-        self._log("banner", f"shoal {__version__} agent, {who}")
-        preflight.banner(self._log, self._env)
-        preflight.plugin(self._log, self._env)
-        seen = await asyncio.to_thread(preflight.look, self._log, self._host)
+        shared = bool(self._settings.share_gpus)
+        seen = await asyncio.to_thread(devices.look, self._log, self._host, shared=shared)
         self._gpus = seen if self._settings.num_gpus is None else self._settings.num_gpus
         await self._end_orphans()
         preflight.clean(self._log, self._settings)
@@ -342,9 +340,31 @@ class Agent:
 
 def last_words(text: str) -> str:
     """The line of a failed ``ray start`` that names the cause: the last one that is no decoration."""
+    if told := version_mismatch(text):
+        return told
     lines = [line.strip() for line in text.splitlines() if line.strip() and not CHATTER.search(line)]
     telling = [line for line in lines if "Error" in line or "rror:" in line or "abort" in line.lower()]
     return (telling or lines or [""])[-1][:300]
+
+
+async def begin(settings: AgentSettings, env: Mapping[str, str], log: EventLog) -> int:
+    """BANNER, the image, the address and its interface; then the agent, to its end."""
+    name = settings.name or socket.gethostname()
+    log("banner", f"shoal {__version__} agent, {settings.mode} {name} at {settings.address}")
+    preflight.banner(log, env)
+    require(versions())
+    preflight.plugin(log, env)
+    now = NodeStatus(
+        name=name, role=settings.mode, address=settings.address, state=NodeState.WAITING, stage="PREFLIGHT"
+    )
+    told = arrival.Told(now)
+    if not await arrival.wait_for_address(log, settings.address, settings.agent_port, agent_app(told.status), told):
+        return 0
+    env, chosen = fabric.choose(env, settings.address, fabric.interfaces())
+    if chosen:
+        log("preflight", chosen)
+    rpc.tidy(env)
+    return await Agent(settings, env, log).run()
 
 
 def main(env: Mapping[str, str]) -> int:
@@ -352,6 +372,6 @@ def main(env: Mapping[str, str]) -> int:
 
     def prepare() -> Start:
         settings = agent_settings(env)
-        return lambda log: Agent(settings, env, log).run()
+        return lambda log: begin(settings, env, log)
 
     return run(env, prepare)

@@ -6,9 +6,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from shoal.errors import CommandFailed, PreconditionFailed
-from shoal.facts import gpu, process, rdma
-from shoal.host.base import Host
+from shoal.facts import process
 from shoal.log import MASK, EventLog, is_secret
 from shoal.spec.env import TABLE, AgentSettings
 from shoal.spec.env_table import UNREAD
@@ -24,7 +22,8 @@ def banner(log: EventLog, env: Mapping[str, str]) -> None:
     for name, row in table.items():
         value = env.get(name, "")
         if value or row.default:
-            log("banner", f"{name}={value or row.default} ({'set' if value else 'default'})")
+            origin = "default" if not value else "set, the default" if value == row.default else "set"
+            log("banner", f"{name}={value or row.default} ({origin})")
     for name in sorted(env):
         if name.startswith(SHOWN) and name not in table:
             log("banner", f"{name}={MASK if is_secret(name) else env[name]} (set)")
@@ -39,26 +38,6 @@ def plugin(log: EventLog, env: Mapping[str, str]) -> None:
         why = "cannot be read" if Path(path).exists() else "is not there"
         what = f"NCCL_NET_PLUGIN={path} {why}: NCCL uses its own network; correct the path, or remove the variable"
         log("preflight", what, level="warn")
-
-
-def look(log: EventLog, host: Host) -> int:
-    """Say which GPUs and RDMA devices are present; returns the number of GPUs.
-
-    Raises:
-        PreconditionFailed: there is a driver and it does not answer.
-    """
-    try:
-        gpus = gpu.read(host)
-    except CommandFailed as error:
-        raise PreconditionFailed(str(error), why=error.why, fix="nvidia-smi   # then mend the driver") from error
-    if gpus is None:
-        log("preflight", "no GPU: nvidia-smi is not installed")
-    else:
-        log("preflight", f"{len(gpus)} GPU(s): " + (", ".join(item.name for item in gpus) or "none seen by the driver"))
-    hcas = rdma.read(host)
-    words = ", ".join(f"{hca.device} {hca.state} ({hca.link_layer})" for hca in hcas)
-    log("preflight", f"RDMA: {words}" if hcas else "no RDMA device in /sys/class/infiniband")
-    return len(gpus or ())
 
 
 def address_is_local(address: str) -> bool:

@@ -50,8 +50,19 @@ class Child:
         self.started = time.time()
 
     @classmethod
-    def start(cls, argv: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path | None = None) -> "Child":
-        """Start a program in a session of its own; its output is appended to ``log``."""
+    def start(
+        cls,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log: Path,
+        cwd: Path | None = None,
+        executable: str | None = None,
+    ) -> "Child":
+        """Start a program in a session of its own; its output is appended to ``log``.
+
+        ``executable`` is the program where the first word is only the name that it goes by.
+        """
         with _append_to(log) as out:
             # Read before the start: the child writes through the same open file and would move it.
             offset = out.tell() if out.seekable() else 0
@@ -59,6 +70,7 @@ class Child:
                 tuple(argv),
                 env=dict(env),
                 cwd=cwd,
+                executable=executable,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

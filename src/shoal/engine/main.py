@@ -5,7 +5,8 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from shoal.agent.endpoint import Endpoint, bind
+from shoal.agent import arrival, fabric
+from shoal.agent.endpoint import Endpoint
 from shoal.agent.program import Start, run
 from shoal.agent.supervise import become_subreaper
 from shoal.engine.app import engine_app
@@ -21,17 +22,22 @@ from shoal.state.status import EngineState, EngineStatus
 
 
 class Desk:
-    """Answers for the engine from the first moment on: a model may have to be looked at before its supervisor is."""
+    """Answers for the engine from the first moment on: address and model come before its supervisor."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self.supervisor: Supervisor | None = None
         self._model = settings.model_name
+        self._detail = ""
+
+    def tell(self, words: str) -> None:
+        """Remember what is waited for, before there is a supervisor."""
+        self._detail = words
 
     async def status(self) -> EngineStatus:
         """The engine now."""
         if self.supervisor is not None:
             return await self.supervisor.status()
-        return EngineStatus(state=EngineState.WAITING, model=self._model, detail="looking at the model")
+        return EngineStatus(state=EngineState.WAITING, model=self._model, detail=self._detail)
 
     def fault(self) -> str:
         """Why the engine stays down until somebody acts; empty while it does not."""
@@ -39,12 +45,17 @@ class Desk:
 
 
 async def serve(settings: ServeSettings, key: str, env: Mapping[str, str], log: EventLog) -> int:
-    """Run the supervisor until SIGTERM; returns the exit code."""
+    """Wait for the address, look at the model, then run the supervisor until SIGTERM; returns the exit code."""
     become_subreaper()
     (Path(settings.state_dir) / "logs").mkdir(parents=True, exist_ok=True)
     remember(settings, log)
     desk = Desk(settings)
-    endpoint = Endpoint(engine_app(desk.status, desk.fault), [bind(settings.address, settings.serve_port)])
+    app = engine_app(desk.status, desk.fault)
+    if not await arrival.wait_for_address(log, settings.address, settings.serve_port, app, desk.tell):
+        return 0
+    desk.tell("looking at the model")
+    env, _ = fabric.choose(env, settings.address, fabric.interfaces())
+    endpoint = Endpoint(app, arrival.sockets(settings.address, settings.serve_port))
     endpoint.start()
     try:
         settings, request = await asyncio.to_thread(obtain, settings, log)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shoal.agent.supervise import Child, reap_orphans
-from shoal.engine import gate, launch, phases, policy
+from shoal.engine import gate, launch, phases, policy, raylet_sign
 from shoal.engine.agents import ask_agents
 from shoal.engine.client import EngineClient
 from shoal.engine.watch import PROBE_EVERY, Tokens
@@ -53,6 +53,7 @@ class Supervisor:
         self._nodes: dict[str, NodeStatus | str] = {}
         self._launched_on: dict[str, str | None] = {}
         self._child: Child | None = None
+        self._sign: Child | None = None
         self._read_to = 0
         self._timeline = phases.Timeline(phases.GATE, time.monotonic())
         self._tokens = Tokens()
@@ -113,7 +114,8 @@ class Supervisor:
         return verdict
 
     async def _ask_agents(self) -> None:
-        addresses = [address for address, _ in self._settings.expect]
+        # The driver lives on this node, which may offer no GPU and so not be expected.
+        addresses = list(dict.fromkeys([*(address for address, _ in self._settings.expect), self._settings.address]))
         self._nodes = await ask_agents(addresses, self._settings.agent_port)
 
     async def _serve(self) -> str:
@@ -146,6 +148,7 @@ class Supervisor:
         (config / "ray_non_carry_over_env_vars.json").write_text(launch.not_carried(env), encoding="utf-8")
         log = self._folder / "logs" / "vllm.log"
         argv = launch.argv(sys.executable, self._request)
+        self._sign = raylet_sign.put_up(self._launched_on.get(self._settings.address), self._folder / "logs")
         self._child = Child.start(argv, env=env, log=log, cwd=config)
         self._read_to = self._child.offset
         self._log("launch", " ".join(argv[2:]))
@@ -227,9 +230,10 @@ class Supervisor:
         return f"vLLM ended (code {self._child.code}): {cause}"
 
     async def _end_child(self) -> None:
-        if self._child is not None:
-            await self._child.stop(15.0)
-            self._child = None
+        for child in (self._child, self._sign):
+            if child is not None:
+                await child.stop(15.0)
+        self._child = self._sign = None
 
     def _show(self, state: EngineState, detail: str) -> None:
         if (state, detail) == (self.view.state, self.view.detail):

@@ -17,7 +17,8 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 IMAGE = "nvcr.io/nvidia/vllm:25.09-py3"
 PYZ = "/opt/shoal/shoal.pyz"
-STATE, CACHE, MODELS, REGISTRY = "/var/lib/shoal", "/var/cache/shoal", "/models", "/etc/shoal/models.yaml"
+STATE, CACHE, RUN = "/var/lib/shoal", "/var/cache/shoal", "/run/shoal"
+MODELS, REGISTRY = "/models", "/etc/shoal/models.yaml"
 # `exec`, so that a signal reaches shoal; `$$` is how a compose file writes `$`. NVIDIA's entry point sets up its CUDA
 # compatibility libraries, and then runs what it is given. Where shoal.pyz is missing, docker-compose 1.29 refuses to
 # start; newer Compose makes a folder of that name, unless told by `create_host_path`, which 1.29 does not know.
@@ -170,6 +171,7 @@ def _volumes(*, rdma: bool, head: bool) -> Key:
             *((registry,) if head else ()),
             *(hcas if rdma else ()),
             Key("", "/tmp/ray:/tmp/ray", "Ray's sessions: the containers of one node share its sockets"),
+            Key("", f"./run:{RUN}", "vLLM's sockets: engine and ranks of one node share these too"),
             Key("", f"${{MODEL_CACHE:-./models}}:{MODELS}", "models, as the Hugging Face hub keeps them"),
             Key(
                 "",

@@ -41,6 +41,7 @@ ENCODINGS = Variable(
 # Compose's own: they choose the image and folders of the host, and mean nothing inside.
 HOST_ONLY = {IMAGE.name, MODELS.name, ENCODINGS.name}
 
+SHARED = Variable("SHOAL_SHARE_GPUS", "1: take GPUs that other processes use too", "0")
 SEEN = Variable("SHOAL_NUM_GPUS", "GPUs offered to Ray; empty: all that are seen")
 LOGICAL = Variable("SHOAL_NUM_GPUS", "one rank per node, which Ray counts as a GPU", "1")
 NODE = (
@@ -107,6 +108,7 @@ INSIDE = (
     Variable("HF_HOME", "where the container sees the models", fixed="/models"),
     Variable("SHOAL_STATE_DIR", "logs and keys, kept in ./state", fixed="/var/lib/shoal"),
     Variable("SHOAL_CACHE_DIR", "kept in ./cache", fixed="/var/cache/shoal"),
+    Variable("VLLM_RPC_BASE_PATH", "vLLM's sockets, in ./run", fixed="/run/shoal"),
     Variable("VLLM_CACHE_ROOT", "vLLM's compiled graphs, kept", fixed="/var/cache/shoal/vllm"),
     Variable("TORCHINDUCTOR_CACHE_DIR", "torch's compiled kernels, kept", fixed="/var/cache/shoal/inductor"),
     Variable("TRITON_CACHE_DIR", "Triton's compiled kernels, kept", fixed="/var/cache/shoal/triton"),
@@ -153,7 +155,7 @@ def variables(role: Role, *, rdma: bool, gpu: bool) -> tuple[Section, ...]:
         Section("The engine", ENGINE if head else ()),
         Section("Models", HUB),
         Section("Ray", RAY),
-        Section("GPUs", GPU if gpu else ()),
+        Section("GPUs", (*GPU, SHARED) if gpu else ()),
         Section("The fabric", (*NCCL, *(RDMA if rdma else ())) if gpu else NCCL[4:5]),
     )
     return tuple(section for section in sections if section.variables)

@@ -64,6 +64,7 @@ class AgentSettings(Settings):
     temp_dir: str
     object_store_mb: Annotated[int, Field(ge=75)]  # Ray refuses less
     lost_after: Seconds
+    share_gpus: Annotated[int, Field(ge=0, le=1)] = 0
 
     @property
     def head(self) -> str:

@@ -123,6 +123,17 @@ NODE = (
         low=0,
     ),
     Variable(
+        "SHOAL_SHARE_GPUS",
+        "integer",
+        "0",
+        ("agent",),
+        "1: take GPUs that other processes use too; else the agent refuses to start on them",
+        "share_gpus",
+        low=0,
+        high=1,
+        per_node=True,
+    ),
+    Variable(
         "SHOAL_EXPECT",
         "nodes",
         "",

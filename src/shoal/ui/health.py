@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from typing import NamedTuple
 
-TIMEOUT = 4.0  # seconds; the compose files give it 5
+TIMEOUT = 4.0  # seconds, for both addresses together; the compose files give it 5
+LOOPBACK = "127.0.0.1"
 
 
 class Target(NamedTuple):
@@ -25,7 +26,15 @@ def look(env: Mapping[str, str], program: str) -> tuple[bool, str]:
         return False, "unhealthy: VLLM_HOST_IP is not set"
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         return False, f"unhealthy: {target.variable}={port!r} is no port"
-    connection = HTTPConnection(address, int(port), timeout=TIMEOUT)
+    # A node's address may come later than its program, which answers on loopback meanwhile.
+    answers = [_ask(program, address, int(port), TIMEOUT / 2)]
+    if not answers[0][0]:
+        answers.append(_ask(program, LOOPBACK, int(port), TIMEOUT / 2))
+    return next((answer for answer in answers if answer[0]), answers[0])
+
+
+def _ask(program: str, address: str, port: int, timeout: float) -> tuple[bool, str]:
+    connection = HTTPConnection(address, port, timeout=timeout)
     try:
         connection.request("GET", "/healthz")
         answer = connection.getresponse()

@@ -116,14 +116,15 @@ class Machine:
         return self.logs(container)[since:]
 
 
-def _mount(source: Path, at: Path) -> dict[str, Any]:
-    return {"destination": str(at), "type": "bind", "source": str(source), "options": ["rbind", "ro"]}
+def _mount(source: Path, at: Path, mode: str = "ro") -> dict[str, Any]:
+    return {"destination": str(at), "type": "bind", "source": str(source), "options": ["rbind", mode]}
 
 
 def _injected() -> list[dict[str, Any]]:
     """Mounts for every container: the system's programs and libraries, and this Python, with all that it has."""
     folders = (Path("/usr"), VENV, *(() if BASE.is_relative_to("/usr") else (BASE,)))
-    return [_mount(folder, folder) for folder in folders]
+    # What Python compiles on the way is kept in the checkout, or every container would compile Ray anew.
+    return [_mount(folder, folder, "rw" if folder == VENV else "ro") for folder in folders]
 
 
 def _hidden(work: Path, package: str) -> list[dict[str, Any]]:

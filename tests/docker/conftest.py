@@ -71,9 +71,10 @@ def boxes(tools: None) -> Iterator[Boxes]:
             work = Path(tempfile.mkdtemp(prefix="shoal-docker-", dir="/var/tmp"))
             made.append(stack.enter_context(machine(name, address, work)))
         join(made[0], made[1])
-        made[2].ok("ip", "link", "add", "fab0", "type", "dummy")
+        made[2].ok("ip", "link", "add", "fab0", "type", "veth", "peer", "name", "fab1")
         made[2].ok("ip", "address", "add", f"{LONER}/24", "dev", "fab0")
-        made[2].ok("ip", "link", "set", "fab0", "up")
+        for end in ("fab0", "fab1"):
+            made[2].ok("ip", "link", "set", end, "up")
         yield Boxes(*made)
 
 

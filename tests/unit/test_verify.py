@@ -58,3 +58,16 @@ def test_a_raylet_that_is_gone_does_not_count() -> None:
     rows = table(row("old", "10.0.0.2", start=9), new)
     assert judge(rows, "10.0.0.2", 1, "shoal-1") == ("new", "")
     assert judge(table(row("old", "10.0.0.2")), "10.0.0.2", 1, "shoal-1")[0] is None
+
+
+def test_two_machines_at_one_address_are_told_by_name() -> None:
+    """Another machine that is alive at this address is named; a predecessor on the same machine is none."""
+    mine, before, other = (
+        NodeRow(node_id, "10.0.0.2", alive=True, is_head=False, resources={"GPU": 1.0, mark: 1.0}, hostname=hostname)
+        for node_id, mark, hostname in (("a", "shoal-1", "box2"), ("b", "shoal-0", "box2"), ("c", "x", "box3"))
+    )
+    assert judge(table(mine, before), "10.0.0.2", 1, "shoal-1") == ("a", "")
+    assert judge(table(mine, before, other), "10.0.0.2", 1, "shoal-1") == (
+        None,
+        "two machines are in the cluster at 10.0.0.2: box2 and box3; give each an address of its own (VLLM_HOST_IP)",
+    )

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shoal import __version__
-from shoal.agent import arrival, devices, fabric, family, preflight, ray_command, rpc, stages
+from shoal.agent import arrival, devices, fabric, family, hub, preflight, ray_command, rpc, stages
 from shoal.agent.app import agent_app
 from shoal.agent.endpoint import Endpoint
 from shoal.agent.family import FamilyFile
@@ -198,7 +198,7 @@ class Agent:
         return Observation(
             now=time.monotonic(),
             head_serving=head.serving,
-            head_reason=head.reason,
+            head_reason=f"{head.reason} at {self._settings.head}",
             ray_running=running,
             ray_tail="" if running or self._ray is None else last_words(self._ray.output()),
             raylet_serving=raylet.serving,
@@ -364,6 +364,7 @@ async def begin(settings: AgentSettings, env: Mapping[str, str], log: EventLog) 
     if chosen:
         log("preflight", chosen)
     rpc.tidy(env)
+    env = hub.by_file(env, LocalHost(), "" if settings.run_id else settings.state_dir)
     return await Agent(settings, env, log).run()
 
 

@@ -15,4 +15,11 @@ def judge(table: RayTable, address: str, gpus: int, mark: str = "") -> tuple[str
     offered = row.resources.get("GPU", 0)
     if offered != gpus:
         return None, f"the GCS has {address} with {offered:g} GPU(s), expected {gpus}"
+    # A predecessor of this raylet, which the GCS may still take for alive, was on the same machine.
+    twins = sorted({node.hostname for node in table.nodes if node.alive and node.address == address} - {row.hostname})
+    if twins:
+        return None, (
+            f"two machines are in the cluster at {address}: {row.hostname} and {', '.join(twins)}; "
+            "give each an address of its own (VLLM_HOST_IP)"
+        )
     return row.node_id, ""

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from shoal.agent import arrival, fabric
+from shoal.agent import arrival, fabric, hub
 from shoal.agent.endpoint import Endpoint
 from shoal.agent.program import Start, run
 from shoal.agent.supervise import become_subreaper
@@ -15,6 +15,7 @@ from shoal.engine.guard import read_key
 from shoal.engine.keys import ensure_key
 from shoal.engine.request import obtain
 from shoal.engine.supervisor import Supervisor
+from shoal.host.local import LocalHost
 from shoal.log import EventLog
 from shoal.spec.env import ServeSettings, serve_settings
 from shoal.state.journal import Journal, journal_file
@@ -55,6 +56,7 @@ async def serve(settings: ServeSettings, key: str, env: Mapping[str, str], log: 
         return 0
     desk.tell("looking at the model")
     env, _ = fabric.choose(env, settings.address, fabric.interfaces())
+    env = hub.by_file(env, LocalHost(), "" if settings.run_id else settings.state_dir)
     endpoint = Endpoint(app, arrival.sockets(settings.address, settings.serve_port))
     endpoint.start()
     try:

@@ -33,6 +33,7 @@ class NodeRow:
     resources: Mapping[str, float] = field(default_factory=dict)
     start_time_ms: int = 0
     death_reason: str = ""
+    hostname: str = ""
 
     @property
     def gpus(self) -> float:

@@ -119,6 +119,7 @@ def row(info: Any) -> dict[str, Any]:
     return {
         "node_id": info.node_id.hex(),
         "address": info.node_manager_address,
+        "hostname": info.node_manager_hostname,
         "alive": alive,
         "is_head": info.is_head_node,
         "resources": dict(info.resources_total),

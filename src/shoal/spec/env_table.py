@@ -393,7 +393,13 @@ RAY = (
 
 MODELS = (
     Variable("HF_HOME", "path", "", ("hub",), "where models and the hub's cache lie"),
-    Variable("HUGGING_FACE_HUB_TOKEN", "secret", "", ("hub",), "token of the hub; never logged, shown or copied"),
+    Variable(
+        "HUGGING_FACE_HUB_TOKEN",
+        "secret",
+        "",
+        ("hub",),
+        "token of the hub: handed on by file, never logged, shown or copied",
+    ),
     Variable("HF_TOKEN", "secret", "", ("hub",), "the same, by its newer name"),
     Variable("HF_HUB_OFFLINE", "flag", "", ("hub",), "1: nothing is downloaded"),
     Variable(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tests.docker.conftest import HEAD, LONER, WORKER, Boxes
@@ -58,16 +59,26 @@ def test_malformed_settings_turn_unhealthy_and_end_with_78(malformed: Deployment
     name = "ray-wroker"
     machine = malformed.machine
     assert f"RAY_MODE='wroker': {WROKER}" in machine.wait_log(name, "CONFIG", 30)
-    until(lambda: machine.inspect(name)["RestartCount"] >= 1, 100, lambda: str(machine.inspect(name)["State"]))
-    events = machine.ok(
-        "docker", "events", "--since", "10m", "--until", "0s", "--format", "{{json .}}", "--filter", f"container={name}"
-    )
-    seen = [json.loads(line) for line in events.splitlines()]
-    actions = [event["Action"] for event in seen]
-    assert "health_status: unhealthy" in actions[: actions.index("die")]
-    died = seen[actions.index("die")]
+    until(lambda: "die" in actions(malformed, name), 100, lambda: str(machine.inspect(name)["State"]))
+    seen = events(malformed, name)
+    names = actions(malformed, name)
+    died = seen[names.index("die")]
+    assert "health_status: unhealthy" in names[: names.index("die")]
     assert died["Actor"]["Attributes"]["exitCode"] == "78"
-    assert died["time"] - seen[actions.index("start")]["time"] >= 60
+    assert died["time"] - seen[names.index("start")]["time"] >= 60
+    until(lambda: machine.inspect(name)["RestartCount"] == 1, 10, lambda: str(machine.inspect(name)))
+
+
+def events(folder: Deployment, container: str) -> list[dict[str, Any]]:
+    """What Docker says happened to a container, in order."""
+    span = ("--since", "30m", "--until", "0s", "--filter", f"container={container}")
+    told = folder.machine.ok("docker", "events", *span, "--format", "{{json .}}")
+    return [json.loads(line) for line in told.splitlines()]
+
+
+def actions(folder: Deployment, container: str) -> list[str]:
+    """The names of these events."""
+    return [event["Action"] for event in events(folder, container)]
 
 
 def test_windows_line_ends_do_no_harm(worker: Deployment) -> None:

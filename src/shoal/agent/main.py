@@ -17,6 +17,7 @@ from shoal.agent import arrival, devices, fabric, family, hub, preflight, ray_co
 from shoal.agent.app import agent_app
 from shoal.agent.endpoint import Endpoint
 from shoal.agent.family import FamilyFile
+from shoal.agent.follow import Follower
 from shoal.agent.heart import Heart, gone
 from shoal.agent.image import require
 from shoal.agent.key import cluster_key
@@ -69,6 +70,7 @@ class Agent:
         self._order = ""
         self._gpus = 0
         self._drained = self._suspect = False
+        self._follower = Follower(Path(settings.temp_dir), log)
         self._stop = asyncio.Event()
         self._versions = versions()
         self.state = State(Stage.WAIT_HEAD, time.monotonic())
@@ -123,6 +125,7 @@ class Agent:
                 # The check loads Ray while the raylet starts, instead of after it.
                 self._start_verifier()
             self._keep_family()
+            self._follower.look_now_and_then()
             await self._pause()
 
     async def _become_fit(self) -> bool:

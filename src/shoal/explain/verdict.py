@@ -124,6 +124,12 @@ def _told(hit: Hit, ranks: Sequence[Rank]) -> _Finding:
     return _Finding(hit.signature, says, _sentence(hit.signature.fix, values), [evidence])
 
 
+def say(hit: Hit) -> tuple[str, str]:
+    """What one known line means, and what mends it, by that line alone."""
+    finding = _told(hit, ())
+    return finding.says, finding.fix
+
+
 def _named(hit: Hit, ranks: Sequence[Rank]) -> str:
     """The speaker, by rank where its process told one."""
     for rank in ranks:

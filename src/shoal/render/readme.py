@@ -33,7 +33,7 @@ docker compose down
 ```
 
 The node leaves the cluster first; that takes up to a minute. `state/` (logs{kept}), `cache/` (what was
-compiled) and the models stay.
+compiled) and the models stay. `run/` holds sockets, and may go.
 
 ## When it does not come up
 

@@ -32,6 +32,7 @@ TOOLS = (
 )
 HEAD, WORKER, LONER = "192.168.100.1", "192.168.100.2", "192.168.100.3"
 ENGINE = f"http://{HEAD}:8701/status"
+RAY_TOKEN = "a-token-of-this-test-only-" + "0" * 38
 # What an agent with malformed settings is given a minute for begins early, beside the rest.
 MALFORMED = {"VLLM_HOST_IP": LONER, "RAY_ADDRESS": f"{HEAD}:6379", "RAY_MODE": "wroker"}
 
@@ -110,9 +111,11 @@ class Pair:
 def started(boxes: Boxes, malformed: Deployment, model: Path) -> Pair:
     """Both folders rendered, their `.env` filled in, both up; the worker first."""
     worker, head = Deployment(boxes.worker, "worker"), Deployment(boxes.head, "head")
-    common = {"MODEL_CACHE": str(model.parent)}
+    token = "/var/lib/shoal/ray.token"
+    common = {"MODEL_CACHE": str(model.parent), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token}
     for folder in (worker, head):
         folder.render()
+        folder.secret("ray.token", RAY_TOKEN)
     worker.fill(common | {"VLLM_HOST_IP": WORKER, "RAY_ADDRESS": f"{HEAD}:6379"})
     head.fill(
         common | {"VLLM_HOST_IP": HEAD, "SHOAL_EXPECT": f"{HEAD}:1,{WORKER}:1", "MODEL_NAME": f"/models/{model.name}"}

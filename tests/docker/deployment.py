@@ -58,6 +58,13 @@ class Deployment:
         assert not left, f".env.example has no {sorted(left)}"
         (self.folder / ".env").write_text("".join(line + line_end for line in lines), newline="")
 
+    def secret(self, name: str, text: str) -> None:
+        """A file in ``state/`` that only its owner reads."""
+        file = self.folder / "state" / name
+        file.parent.mkdir(exist_ok=True)
+        file.touch(0o600)
+        file.write_text(text)
+
     def compose(self, *words: str, timeout: float = 180) -> str:
         """What docker-compose 1.29 prints, in the folder."""
         done = self.machine.run("docker-compose", *words, cwd=self.folder, timeout=timeout)

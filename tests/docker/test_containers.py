@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from tests.docker.conftest import HEAD, WORKER, Pair
+from tests.docker.conftest import HEAD, RAY_TOKEN, WORKER, Pair
 from tests.docker.deployment import ask, document, wait_status
 from tests.docker.machine import until
 
@@ -87,7 +87,9 @@ def test_the_logs_are_a_story(pair: Pair) -> None:
         f"NCCL_SOCKET_IFNAME: =fab0 (chosen: this interface has {WORKER})",
         "no GPU: nvidia-smi is not installed",
         "no RDMA device in /sys/class/infiniband",
+        "RAY_AUTH_TOKEN_PATH=/var/lib/shoal/ray.token (set)",
     } <= said
+    assert RAY_TOKEN not in str((worker, head, engine))
 
 
 def test_a_stopped_worker_drains_and_leaves_and_comes_back(pair: Pair) -> None:

@@ -225,16 +225,27 @@ def _made(name: str, entries: Iterable[Entry], where: str) -> Snapshot:
             files[path] = entry.text
     meta = _document(documents[META], f"{where}: {META}")
     used = {parent for path in (*files, *links) for parent in _parents(path)}
+    replies = _replies(_document(documents[COMMANDS], f"{where}: {COMMANDS}"), where)
     return Snapshot(
         str(meta.get("name") or name),
-        files,
+        _printed(replies) | files,
         links,
         _words(meta.get("errors")),
-        _replies(_document(documents[COMMANDS], f"{where}: {COMMANDS}"), where),
+        replies,
         (*(str(root) for root in _list(meta.get("looked"))), *sorted(folders - used)),
         _number(meta.get("taken")),
         _number(meta.get("asked")),
     )
+
+
+def _printed(replies: Mapping[str, Reply]) -> dict[str, str]:
+    """Files that ``cat`` printed one by one."""
+    lines = ((line.split(), reply) for line, reply in replies.items() if reply.code == 0)
+    return {
+        words[1]: reply.out
+        for words, reply in lines
+        if len(words) == 2 and words[0] == "cat" and words[1].startswith("/")
+    }
 
 
 def _parents(path: str) -> Iterator[str]:

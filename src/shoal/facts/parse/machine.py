@@ -15,6 +15,7 @@ CPU = "/sys/devices/system/cpu"
 NUMA = "/sys/devices/system/node"
 SHM = "/dev/shm"  # noqa: S108 (looked at)
 SMALL = 1 << 30  # bytes; a smaller file system is no place for a model or a cache
+UNITS = {"-b": 1, "-k": 1 << 10, "-m": 1 << 20, "-g": 1 << 30}
 # What a virtual machine's firmware calls itself.
 HYPERVISORS = ("QEMU", "KVM", "VMware", "VirtualBox", "Bochs", "Xen", "Amazon EC2", "Google Compute", "Virtual Machine")
 
@@ -117,13 +118,18 @@ def _virtual(snapshot: Snapshot) -> str | None:
 
 
 def _memory(snapshot: Snapshot) -> dict[str, int]:
-    """/proc/meminfo in bytes, else what ``free -b`` says of the whole."""
-    return parse_meminfo(snapshot.read("/proc/meminfo") or "") or _free(output(snapshot, "free", "-b") or "")
+    """/proc/meminfo in bytes, else what ``free`` says of the whole."""
+    return parse_meminfo(snapshot.read("/proc/meminfo") or "") or _free(snapshot)
 
 
-def _free(text: str) -> dict[str, int]:
-    found = re.search(r"^Mem:\s+(\d{1,18})\s+(?:\d+\s+){4}(\d{1,18})", text, re.MULTILINE)
-    return {"MemTotal": int(found.group(1)), "MemAvailable": int(found.group(2))} if found else {}
+def _free(snapshot: Snapshot) -> dict[str, int]:
+    """``free`` counts in KiB, or in what its option says."""
+    for argv, reply in snapshot.replies_of("free"):
+        scale = next((unit for option, unit in UNITS.items() if option in argv), 1 << 10)
+        found = re.search(r"^Mem:\s+(\d{1,18})\s+(?:\d+\s+){4}(\d{1,18})", reply.out, re.MULTILINE)
+        if found:
+            return {"MemTotal": int(found.group(1)) * scale, "MemAvailable": int(found.group(2)) * scale}
+    return {}
 
 
 def disks(snapshot: Snapshot) -> tuple[Disk, ...]:

@@ -20,7 +20,7 @@ def parse_net(snapshot: Snapshot) -> NetFacts:
     """All interfaces of a snapshot; the kernel's files first, then ``ip``."""
     names, told = snapshot.list(CLASS), addresses.links(snapshot)
     # Files such as bonding_masters lie among the interfaces.
-    listed = [name for name in names or () if snapshot.list(f"{CLASS}/{name}")]
+    listed = [name for name in names or () if f"{CLASS}/{name}" not in snapshot.files]
     every = tuple(dict.fromkeys((*listed, *told)))
     held = addresses.addresses(snapshot)
     return NetFacts(

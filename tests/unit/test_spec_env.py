@@ -86,6 +86,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "SHOAL_RUN_ID": "r",
         "SHOAL_LOG": "json",
         "SHOAL_SHARE_GPUS": "1",
+        "SHOAL_PREFLIGHT_IGNORE": "gpu.answers",
     }
     assert agent_settings(env).model_dump() == {
         "address": "192.168.100.2",
@@ -106,6 +107,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "object_store_mb": 300,
         "lost_after": 12.0,
         "share_gpus": 1,
+        "preflight_ignore": "gpu.answers",
     }
 
 

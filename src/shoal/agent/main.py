@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shoal import __version__
-from shoal.agent import arrival, devices, fabric, family, hub, preflight, ray_command, rpc, stages
+from shoal.agent import arrival, checkup, devices, fabric, family, hub, preflight, ray_command, rpc, stages
 from shoal.agent.app import agent_app
 from shoal.agent.endpoint import Endpoint
 from shoal.agent.family import FamilyFile
@@ -155,6 +155,7 @@ class Agent:
         shared = bool(self._settings.share_gpus)
         seen = await asyncio.to_thread(devices.look, self._log, self._host, shared=shared)
         self._gpus = seen if self._settings.num_gpus is None else self._settings.num_gpus
+        await asyncio.to_thread(checkup.check_up, self._log, self._host, self._env, self._settings.preflight_ignore)
         await self._end_orphans()
         preflight.clean(self._log, self._settings)
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -376,6 +377,7 @@ def main(env: Mapping[str, str]) -> int:
 
     def prepare() -> Start:
         settings = agent_settings(env)
+        checkup.demoted(settings.preflight_ignore)
         return lambda log: begin(settings, env, log)
 
     return run(env, prepare)

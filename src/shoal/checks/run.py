@@ -1,10 +1,11 @@
 """The doctor: choose checks, read what they need, judge."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TypeVar
 
+from shoal.checks import pings
 from shoal.checks.base import Check, Finding, Severity, Status
 from shoal.checks.catalogue import CHECKS, EVERY, FLEET_CHECKS
 from shoal.errors import HostUnreachable, ShoalError, UsageError
@@ -67,6 +68,7 @@ class Report:
     findings: tuple[Finding, ...]
     unreachable: dict[str, ShoalError] = field(default_factory=dict)
     late: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    facts: Mapping[str, NodeFacts] = field(default_factory=dict, repr=False, compare=False)
 
     def count(self, status: Status) -> int:
         """How many findings have this status."""
@@ -105,20 +107,46 @@ def read(hosts: Sequence[Host], request: Request) -> Gathered:
     )
 
 
-def judge(chosen: Chosen, gathered: Gathered, pings: tuple[Ping, ...] | None = None) -> Report:
-    """Every node by the checks of a node, and all of them together by the others where there is more than one."""
-    nodes = tuple(node_facts(taken) for taken in gathered.snapshots)
+def judge(
+    chosen: Chosen,
+    gathered: Gathered,
+    *,
+    hosts: Sequence[Host] = (),
+    before: Mapping[str, NodeFacts] | None = None,
+) -> Report:
+    """Every node by the checks of a node, and all of them together by the others where there is more than one.
+
+    ``hosts`` are those that may be asked to ping each other, ``before`` is what the nodes were at an earlier look.
+    """
+    nodes = tuple(_with(node_facts(taken), before or {}) for taken in gathered.snapshots)
     unreachable = {name: error.what for name, error in gathered.unreachable.items()}
     findings = [finding for facts in nodes for finding in judged(chosen.node, facts, facts.name)]
     if len(nodes) + len(unreachable) > 1:
-        findings += judged(chosen.fleet, Fleet(nodes, pings, unreachable))
+        fleet = Fleet(nodes, None, unreachable)
+        findings += judged(chosen.fleet, replace(fleet, pings=_ping(hosts, fleet)) if chosen.fleet else fleet)
     hung = {taken.name: late(taken) for taken in gathered.snapshots}
     return Report(
         tuple(facts.name for facts in nodes),
         tuple(findings),
         gathered.unreachable,
         {name: words for name, words in hung.items() if words},
+        {facts.name: facts for facts in nodes},
     )
+
+
+def _with(facts: NodeFacts, before: Mapping[str, NodeFacts]) -> NodeFacts:
+    earlier = before.get(facts.name)
+    return replace(facts, before=replace(earlier, before=None)) if earlier else facts
+
+
+def _ping(hosts: Sequence[Host], fleet: Fleet) -> tuple[Ping, ...] | None:
+    """A second trip: each host pings its peers on every rail; None where nobody could."""
+    wanted = pings.ways(fleet)
+    senders = [host for host in hosts if any(way.source.node.name == host.name for way in wanted)]
+    if not wanted:
+        return () if hosts else None
+    told = fanout(senders, lambda host: gather(host, pings.request(host.name, wanted)), deadline=DEADLINE + WAY)
+    return pings.answers(wanted, {one.name: one for one in told if isinstance(one, Snapshot)}) or None
 
 
 def judged(checks: Iterable[Check[Facts]], facts: Facts, node: str = "") -> tuple[Finding, ...]:

@@ -1,6 +1,6 @@
 """The doctor at work: hosts and captures in, one report out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from shoal import __version__
 from shoal.checks.run import Choice, Gathered, Report, choose, judge, read
 from shoal.errors import ConfigError
 from shoal.facts import sources
+from shoal.facts.node import NodeFacts
 from shoal.host import capture
 from shoal.host.base import Host
 from shoal.host.gather import gather
@@ -23,8 +24,10 @@ def hosts_named(names: Sequence[str]) -> tuple[Host, ...]:
     return tuple(LocalHost() if name in HERE else SshHost(name) for name in dict.fromkeys(names))
 
 
-def examine(hosts: Sequence[Host], captures: Sequence[Path], choice: Choice) -> Report:
-    """What the chosen checks find on these hosts and captures.
+def examine(
+    hosts: Sequence[Host], captures: Sequence[Path], choice: Choice, before: Mapping[str, NodeFacts] | None = None
+) -> Report:
+    """What the chosen checks find on these hosts and captures; ``before`` is what an earlier look found, by node.
 
     Raises:
         UsageError: the choice names what is not there, or leaves nothing.
@@ -33,7 +36,8 @@ def examine(hosts: Sequence[Host], captures: Sequence[Path], choice: Choice) -> 
     chosen = choose(choice)
     kept = loaded(captures)
     gathered = read(hosts, chosen.request())
-    return judge(chosen, Gathered((*gathered.snapshots, *kept), gathered.unreachable))
+    every = Gathered((*gathered.snapshots, *kept), gathered.unreachable)
+    return judge(chosen, every, hosts=hosts, before=before)
 
 
 def loaded(captures: Sequence[Path]) -> tuple[Snapshot, ...]:

@@ -47,6 +47,9 @@ LOGICAL = Variable("SHOAL_NUM_GPUS", "one rank per node, which Ray counts as a G
 NODE = (
     Variable("SHOAL_NODE_NAME", "name shown for this node; empty: the host name"),
     Variable("SHOAL_NUM_CPUS", "CPUs offered to Ray; empty: all"),
+    Variable(
+        "SHOAL_PREFLIGHT_IGNORE", "checks, with commas between, whose failure does not keep the agent from starting"
+    ),
     Variable("SHOAL_PORT_BASE", "first of the 100 ports that this node's Ray uses", "27000"),
     Variable("SHOAL_AGENT_PORT", "port of the agent; the same on every node", "8700"),
     Variable("SHOAL_OBJECT_STORE_MB", "cap of Ray's object store, MiB; vLLM needs next to none", "200"),

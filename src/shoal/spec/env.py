@@ -65,6 +65,7 @@ class AgentSettings(Settings):
     object_store_mb: Annotated[int, Field(ge=75)]  # Ray refuses less
     lost_after: Seconds
     share_gpus: Annotated[int, Field(ge=0, le=1)] = 0
+    preflight_ignore: str = ""
 
     @property
     def head(self) -> str:

@@ -134,6 +134,15 @@ NODE = (
         per_node=True,
     ),
     Variable(
+        "SHOAL_PREFLIGHT_IGNORE",
+        "text",
+        "",
+        ("agent",),
+        "ids of checks, with commas between, whose failure does not keep the agent from starting",
+        "preflight_ignore",
+        per_node=True,
+    ),
+    Variable(
         "SHOAL_EXPECT",
         "nodes",
         "",

@@ -15,8 +15,10 @@ from shoal.checks.catalogue import EVERY
 from shoal.checks.run import Choice, Report
 from shoal.errors import UsageError
 from shoal.ops.doctor import examine, hosts_named
+from shoal.ops.repair import Memory
+from shoal.spec.environ import environ, state_dir
 from shoal.spec.nearest import did_you_mean
-from shoal.ui import doctor_page
+from shoal.ui import doctor_page, fixing
 
 FORMS = ("short", "json", "junit")
 
@@ -36,6 +38,9 @@ FORMS = ("short", "json", "junit")
 )
 @click.option("--explain", metavar="ID", help="Say what a check looks at, and why.")
 @click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--fix", is_flag=True, help="Offer to mend what can be put back: sysctl, MTU, locked memory, modules.")
+@click.option("--undo", is_flag=True, help="Offer to put back what --fix changed.")
+@click.option("--yes", is_flag=True, help="Agree to all that --fix or --undo offers.")
 @click.option("--every", default=10.0, type=click.FloatRange(min=1), metavar="SECONDS", help="How often --watch looks.")
 def verb(
     hosts: tuple[str, ...],
@@ -47,20 +52,32 @@ def verb(
     explain: str | None,
     watch: bool,
     every: float,
+    fix: bool,
+    undo: bool,
+    yes: bool,
 ) -> None:
     """Say what is wrong on these machines, and the command that mends it. Without a name: this machine.
 
-    A HOST is a name of your ssh config, or user@host. Nothing is changed on it, and it needs python3 alone.
+    A HOST is a name of your ssh config, or user@host. It needs python3 alone. Nothing is changed on it but by --fix,
+    which shows each command first, and what undoes it.
 
     Exit code 0 where nothing fails, 1 where something does, 2 for a wrong call, 3 where a host could not be asked.
     """
     if explain:
         click.echo(_explained(explain))
         return
+    if undo:
+        sys.exit(fixing.undo(Memory(state_dir(environ())), yes=yes))
+    if fix and (captures or watch or form):
+        raise UsageError("--fix changes machines: it goes with hosts, and not with --from, --watch or another form")
     choice = Choice(only, ignore, Severity(severity))
     machines = hosts_named(hosts or (() if captures else ("localhost",)))
     look = partial(examine, machines, captures, choice)
-    sys.exit(_watch(look, form, every) if watch else _say(look(), form))
+    if watch:
+        sys.exit(_watch(look, form, every))
+    report = look()
+    code = _say(report, form)
+    sys.exit(fixing.fix(report, machines, Memory(state_dir(environ())), yes=yes) or code if fix else code)
 
 
 def _say(report: Report, form: str | None) -> int:
@@ -75,14 +92,14 @@ def _say(report: Report, form: str | None) -> int:
     return report.exit_code
 
 
-def _watch(look: Callable[[], Report], form: str | None, every: float) -> int:
+def _watch(look: Callable[..., Report], form: str | None, every: float) -> int:
     """The whole report, then what changes."""
     report = look()
     code = _say(report, form)
     try:
         while True:
             time.sleep(every)
-            before, report = report, look()
+            before, report = report, look(before=report.facts)
             for line in changes(before, report):
                 click.echo(f"{time.strftime('%H:%M:%S')} {line}")
             code = report.exit_code

@@ -1,43 +1,31 @@
 """Which ports of a node make its fabric, and what NCCL is told about them."""
 
 from shoal.checks.base import Verdict, skip, unknown
+from shoal.checks.looks import effective_env, nccl_version
 from shoal.checks.views import Port, above, active, netdev_of, ports, without_rdma
 from shoal.facts.net import Address, Netdev
 from shoal.facts.node import NodeFacts
 from shoal.nccl import hca, network
-from shoal.nccl.environment import effective
-from shoal.nccl.variables import Version, parse_version
+from shoal.nccl.variables import LAST, dotted, parse_version
 
-# Where nobody could ask which NCCL would run: the one of the reference image. From 2.26 on the rules are the same.
-ASSUMED: Version = (2, 27)
 SLOWEST = 0.5  # of the fastest port: slower ones are for management or storage
-
-
-def nccl_env(node: NodeFacts) -> dict[str, str]:
-    """NCCL's variables on this node: its files and environment, without what is empty or ``auto``."""
-    return effective(node.env, node.stack.nccl_conf)
-
-
-def nccl_version(node: NodeFacts) -> Version:
-    """The installed NCCL's version, or the assumed one."""
-    return parse_version(node.stack.nccl or "") or ASSUMED
 
 
 def said_version(node: NodeFacts) -> str:
     """The version for a sentence, with the word that it is assumed."""
     known = parse_version(node.stack.nccl or "")
-    return f"NCCL {node.stack.nccl}" if known else "NCCL 2.27 (assumed: the installed one is not known)"
+    return f"NCCL {node.stack.nccl}" if known else f"NCCL {dotted(LAST)} (assumed: the installed one is not known)"
 
 
 def plugin(node: NodeFacts) -> str | None:
     """The network plugin that chooses devices and GIDs in NCCL's place, in words; None where none does."""
-    found = network.network(nccl_env(node), node.stack.plugin)
+    found = network.network(effective_env(node), node.stack.plugin)
     return found.why if found.kind == "plugin" else None
 
 
 def fabric(node: NodeFacts) -> tuple[Port, ...]:
     """The ports between nodes: those that NCCL_IB_HCA takes, else the fast ones of one link layer."""
-    env = nccl_env(node)
+    env = effective_env(node)
     if hca.HCA in env:
         taken = {item.key for item in hca.ports(node.rdma.devices or (), nccl_version(node), env) if item.taken}
         return tuple(port for port in ports(node) if (port.device.name, port.port.number) in taken)
@@ -59,8 +47,10 @@ def hca_setting(chosen: tuple[Port, ...]) -> str:
 
 
 def roce_ports(node: NodeFacts) -> tuple[Port, ...]:
-    """The Ethernet ports of the fabric."""
-    return tuple(port for port in fabric(node) if port.is_ethernet)
+    """The Ethernet ports of the fabric; none where most of its ports are InfiniBand."""
+    mine = fabric(node)
+    ethernet = tuple(port for port in mine if port.is_ethernet)
+    return ethernet if 2 * len(ethernet) >= len(mine) else ()
 
 
 def without_roce(node: NodeFacts) -> Verdict | None:

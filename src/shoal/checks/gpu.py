@@ -1,7 +1,8 @@
 """GPUs: the driver, how many there are, their memory, and who else uses them."""
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn
-from shoal.checks.views import each_gpu, is_gb10, listed, version, without_gpus
+from shoal.checks.looks import is_spark
+from shoal.checks.views import each_gpu, listed, version, without_gpus
 from shoal.facts.gpu import Gpu
 from shoal.facts.node import NodeFacts
 
@@ -155,7 +156,7 @@ def persistence(node: NodeFacts) -> Verdict:
     """
     if (none := without_gpus(node)) is not None:
         return none
-    if is_gb10(node):
+    if is_spark(node):
         return skip("GB10 needs no persistence mode")
     modes = [gpu.persistence for gpu in node.gpu.gpus or ()]
     if node.gpu.persistenced or all(modes):
@@ -202,7 +203,7 @@ def memory_free(node: NodeFacts) -> Verdict:
 
     def judge(gpu: Gpu) -> Verdict:
         if gpu.memory_mib is None:
-            return skip("GB10 shares the machine's memory" if is_gb10(node) else f"GPU {gpu.index} reports no memory")
+            return skip("GB10 shares the machine's memory" if is_spark(node) else f"GPU {gpu.index} reports no memory")
         if gpu.used_mib is None:
             return unknown(f"nvidia-smi did not say what GPU {gpu.index} has in use")
         said = f"GPU {gpu.index}: {gpu.used_mib} of {gpu.memory_mib} MiB in use"
@@ -313,7 +314,7 @@ def gb10_page_cache(node: NodeFacts) -> Verdict:
 
 def _not_gb10(node: NodeFacts) -> Verdict | None:
     """SKIP on other GPUs, UNKNOWN where it is not known which they are."""
-    if is_gb10(node):
+    if is_spark(node):
         return None
     return without_gpus(node) or skip(f"not a GB10: {listed(dict.fromkeys(gpu.name for gpu in node.gpu.gpus or ()))}")
 

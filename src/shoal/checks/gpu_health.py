@@ -3,7 +3,8 @@
 import re
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn
-from shoal.checks.views import each_gpu, is_gb10, listed, without_gpus
+from shoal.checks.looks import is_spark
+from shoal.checks.views import each_gpu, listed, without_gpus
 from shoal.facts.gpu import Gpu
 from shoal.facts.node import NodeFacts
 
@@ -175,7 +176,7 @@ def temperature(node: NodeFacts) -> Verdict:
         if gpu.temperature_c is None:
             return unknown(f"nvidia-smi did not say the temperature of GPU {gpu.index}")
         if gpu.slowdown_c is None:
-            return skip("GB10 reports no limit" if is_gb10(node) else f"{gpu.name} reports no limit")
+            return skip("GB10 reports no limit" if is_spark(node) else f"{gpu.name} reports no limit")
         said = f"GPU {gpu.index}: {gpu.temperature_c} C, slows at {gpu.slowdown_c} C"
         if gpu.temperature_c > gpu.slowdown_c - NEAR_SLOWDOWN:
             return warn(said, "nvidia-smi -q -d TEMPERATURE,POWER  # check fans and air filters")

@@ -1,7 +1,8 @@
 """GPUs: NVLink and its switches, PCI Express, and the way from a GPU to the NIC."""
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn, worst
-from shoal.checks.views import each_gpu, is_gb10, is_virtual, listed, version, without_gpus
+from shoal.checks.looks import is_spark
+from shoal.checks.views import each_gpu, is_virtual, listed, version, without_gpus
 from shoal.facts.gpu import Gpu
 from shoal.facts.node import NodeFacts
 
@@ -192,7 +193,7 @@ def _without_slot(node: NodeFacts) -> Verdict | None:
     """SKIP where the PCI link of a GPU says nothing about a slot."""
     if (none := without_gpus(node)) is not None:
         return none
-    if is_gb10(node):
+    if is_spark(node):
         return skip("GB10 sits on the CPU's package, not in a slot")
     return skip(f"a virtual machine ({node.machine.virtual}) shows no real slot") if is_virtual(node) else None
 
@@ -265,7 +266,7 @@ def gdr_path(node: NodeFacts) -> Verdict:
     """
     if (none := without_gpus(node)) is not None:
         return none
-    if is_gb10(node):
+    if is_spark(node):
         return skip("GB10 has no GPUDirect RDMA, and needs none")
     if node.rdma.devices == ():
         return skip("no RDMA device on this machine")

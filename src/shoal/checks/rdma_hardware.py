@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn, worst
 from shoal.checks.fabric import fabric
-from shoal.checks.views import each_device, is_gb10, is_virtual, listed, ports, without_rdma
+from shoal.checks.looks import is_spark
+from shoal.checks.views import each_device, is_virtual, listed, ports, without_rdma
 from shoal.facts.node import NodeFacts
 from shoal.facts.rdma import RdmaDevice
 
@@ -51,7 +52,7 @@ def pcie_width(node: NodeFacts) -> Verdict:
 
     A DGX Spark gives four lanes to each function, which is right.
     """
-    least = SPARK_LANES if is_gb10(node) else None
+    least = SPARK_LANES if is_spark(node) else None
 
     def judge(device: RdmaDevice) -> Verdict:
         if device.is_vf or device.pci is None:
@@ -78,7 +79,7 @@ def pcie_speed(node: NodeFacts) -> Verdict:
         if now is None or most is None:
             return unknown(f"{device.name}: device/current_link_speed was not read")
         carried = _bandwidth(device.link_speed, device.link_width)
-        if now < most and (is_gb10(node) or carried is None or carried < _needed(device)):
+        if now < most and (is_spark(node) or carried is None or carried < _needed(device)):
             return fail(f"{device.name} ({device.pci}): {now:g} of {most:g} GT/s", _slot(device))
         return ok(f"{now:g} GT/s")
 
@@ -123,7 +124,7 @@ def pcie_unlimited(node: NodeFacts) -> Verdict:
     answer, lines = _on_log(node, "available PCIe bandwidth, limited by")
     if answer is not None:
         return answer
-    if is_gb10(node):
+    if is_spark(node):
         return skip("GB10: four lanes for each function are as built")
 
     def judge(line: str) -> Verdict:
@@ -151,7 +152,7 @@ def slot_power(node: NodeFacts) -> Verdict:
     answer, lines = _on_log(node, "insufficient power on the PCIe slot")
     if answer is not None:
         return answer
-    if is_gb10(node):
+    if is_spark(node):
         return skip("GB10: the kernel always says 27 W, and it means nothing")
     return warn(lines[-1], "move the card to a slot that gives 75 W, or connect its power cable")
 
@@ -232,6 +233,8 @@ def near_gpus(node: NodeFacts) -> Verdict:
     """
     if (none := without_rdma(node)) is not None:
         return none
+    if node.machine.numa_nodes is not None and node.machine.numa_nodes < 2:
+        return skip("one NUMA node")
     gpus = _known(gpu.numa_node for gpu in node.gpu.gpus or ())
     cards = _known(port.device.numa_node for port in fabric(node))
     if not gpus:
@@ -241,8 +244,9 @@ def near_gpus(node: NodeFacts) -> Verdict:
     if not cards:
         return unknown("the cards' NUMA nodes were not read") if fabric(node) else skip("no ACTIVE port")
     far = gpus - cards
-    if len(fabric(node)) < len(gpus):
-        return skip(f"{len(fabric(node))} port(s) of the fabric for {len(gpus)} sockets with GPUs")
+    count = len({port.device.sys_image_guid or port.device.name for port in fabric(node)})
+    if count < len(gpus):
+        return skip(f"{count} card(s) in the fabric for {len(gpus)} sockets with GPUs")
     if far:
         missing = listed(f"NUMA node {number}" for number in sorted(far))
         free = listed(port.label for port in ports(node) if port.device.numa_node in far)

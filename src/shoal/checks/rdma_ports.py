@@ -1,7 +1,8 @@
 """RDMA ports: do their links carry, are they of one kind and rate, and which would NCCL take."""
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn, worst
-from shoal.checks.fabric import fabric, hca_setting, nccl_env, nccl_version
+from shoal.checks.fabric import fabric, hca_setting
+from shoal.checks.looks import effective_env, nccl_version
 from shoal.checks.views import Port, active, each_device, each_port, listed, netdev_of, ports, without_rdma
 from shoal.facts.node import NodeFacts
 from shoal.facts.rdma import RdmaDevice
@@ -153,13 +154,13 @@ def link_layer_chosen(node: NodeFacts) -> Verdict:
         return none
     if node.env is None:
         return unknown("the node's environment was not read")
-    if hca.HCA not in nccl_env(node):
+    if hca.HCA not in effective_env(node):
         return skip("NCCL_IB_HCA is not set")
     chosen = fabric(node)
     layers = dict.fromkeys(port.port.link_layer for port in chosen)
     said = listed(f"{port.label} {port.port.link_layer}" for port in chosen)
     if len(layers) > 1:
-        return fail(f"NCCL_IB_HCA={nccl_env(node)[hca.HCA]} takes {said}", _of_main_layer(chosen))
+        return fail(f"NCCL_IB_HCA={effective_env(node)[hca.HCA]} takes {said}", _of_main_layer(chosen))
     return ok(said) if chosen else skip("NCCL_IB_HCA takes no ACTIVE port")
 
 
@@ -176,7 +177,7 @@ def link_layer(node: NodeFacts) -> Verdict:
     """
     if (none := without_rdma(node)) is not None:
         return none
-    if hca.HCA in nccl_env(node):
+    if hca.HCA in effective_env(node):
         return skip("NCCL_IB_HCA is set: see rdma.link-layer-chosen")
     up = active(node)
     layers = {port.port.link_layer for port in up}
@@ -202,7 +203,7 @@ def planned_linked(node: NodeFacts) -> Verdict:
     """
     if (none := without_rdma(node)) is not None:
         return none
-    names = parse(nccl_env(node).get(hca.HCA), nccl_version(node), hca.LIMIT)
+    names = parse(effective_env(node).get(hca.HCA), nccl_version(node), hca.LIMIT)
     if node.env is None:
         return unknown("the node's environment was not read")
     if not names.entries or names.excludes or not names.exact:
@@ -212,7 +213,7 @@ def planned_linked(node: NodeFacts) -> Verdict:
         if port.port.state is None:
             return unknown(f"{port.label}: its state was not read")
         if port.port.is_active:
-            return ok(f"NCCL_IB_HCA={nccl_env(node)[hca.HCA]}")
+            return ok(f"NCCL_IB_HCA={effective_env(node)[hca.HCA]}")
         said = f"{port.label}: {port.port.state}, {port.port.phys_state or '?'}"
         return fail(said, f"rdma link show {port.label}  # cable, switch port, or another NCCL_IB_HCA")
 

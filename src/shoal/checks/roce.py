@@ -4,13 +4,12 @@ from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, u
 from shoal.checks.fabric import (
     give_address,
     hca_setting,
-    nccl_env,
-    nccl_version,
     plugin,
     roce_ports,
     said_version,
     without_roce,
 )
+from shoal.checks.looks import effective_env, nccl_version
 from shoal.checks.views import Port, above, listed, netdev_of
 from shoal.facts.node import NodeFacts
 from shoal.facts.rdma import ROCE_V2, Gid
@@ -86,7 +85,7 @@ def gid_chosen(node: NodeFacts) -> Verdict:
     """
 
     def judge(port: Port) -> Verdict:
-        choice = nccl_gid.choose(port.port.gids, port.port.link_layer, nccl_version(node), nccl_env(node))
+        choice = nccl_gid.choose(port.port.gids, port.port.link_layer, nccl_version(node), effective_env(node))
         if choice.index is None:
             return unknown(f"{port.label}: {choice.why}")
         slot = next((gid for gid in port.port.gids or () if gid.index == choice.index), None)
@@ -99,7 +98,7 @@ def gid_chosen(node: NodeFacts) -> Verdict:
 
 
 def _mend_choice(node: NodeFacts, port: Port) -> str:
-    if integer(nccl_env(node).get(nccl_gid.INDEX), -1) >= 0:
+    if integer(effective_env(node).get(nccl_gid.INDEX), -1) >= 0:
         return f"remove {nccl_gid.INDEX} from .env: NCCL 2.21 and newer finds the slot"
     usable = _v2(port)
     return f"{nccl_gid.INDEX}={usable[0].index}  # in .env" if usable else give_address(node, port)
@@ -122,7 +121,7 @@ def gid_index_free(node: NodeFacts) -> Verdict:
         return none
     if node.env is None:
         return unknown("the node's environment was not read")
-    index = nccl_env(node).get(nccl_gid.INDEX)
+    index = effective_env(node).get(nccl_gid.INDEX)
     if index is None or integer(index, -1) < 0:
         return ok(f"{nccl_gid.INDEX} is not set")
     if nccl_version(node) < nccl_gid.AUTOMATIC_SINCE:
@@ -135,7 +134,7 @@ def gid_index_valid(node: NodeFacts) -> Verdict:
     """A pinned index is used as it is. An empty, link-local or RoCE v1 slot fails at the first connection."""
     if (none := without_roce(node)) is not None:
         return none
-    index = nccl_env(node).get(nccl_gid.INDEX)
+    index = effective_env(node).get(nccl_gid.INDEX)
     if node.env is None:
         return unknown("the node's environment was not read")
     if index is None or integer(index, -1) < 0:
@@ -166,7 +165,7 @@ def gid_interface(node: NodeFacts) -> Verdict:
 
     def judge(port: Port) -> Verdict:
         netdev = netdev_of(node, port)
-        choice = nccl_gid.choose(port.port.gids, port.port.link_layer, nccl_version(node), nccl_env(node))
+        choice = nccl_gid.choose(port.port.gids, port.port.link_layer, nccl_version(node), effective_env(node))
         slot = next((gid for gid in port.port.gids or () if gid.index == choice.index), None)
         if choice.index is None or slot is None or slot.is_zero:
             return unknown(f"{port.label}: see roce.gid-chosen")
@@ -188,7 +187,7 @@ def ipv6_only(node: NodeFacts) -> Verdict:
         return none
     mine = [gid for port in roce_ports(node) for gid in port.gids if gid.type == ROCE_V2 and not gid.is_link_local]
     six = [gid for gid in mine if not gid.ipv4]
-    family = nccl_env(node).get(nccl_gid.FAMILY, "AF_INET")
+    family = effective_env(node).get(nccl_gid.FAMILY, "AF_INET")
     if not mine:
         return unknown("no GID of a global address was read: see roce.gid-v2-ipv4")
     wanted = six if family == "AF_INET6" else [gid for gid in mine if gid.ipv4]

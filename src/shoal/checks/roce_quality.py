@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn, worst
-from shoal.checks.fabric import addresses, interfaces, nccl_env, roce_ports, without_interfaces, without_roce
+from shoal.checks.fabric import addresses, interfaces, roce_ports, without_interfaces, without_roce
+from shoal.checks.looks import effective_env
 from shoal.checks.rdma_counters import growth, of_interfaces, of_ports, seconds
 from shoal.checks.views import Port, above, is_virtual, listed, netdev_of
 from shoal.facts.net import Netdev
@@ -107,7 +108,7 @@ def full_duplex(node: NodeFacts) -> Verdict:
 
 def traffic_class(node: NodeFacts) -> int | None:
     """NCCL_IB_TC as NCCL reads it; None where it is not set."""
-    value = integer(nccl_env(node).get(TC), -1)
+    value = integer(effective_env(node).get(TC), -1)
     return value if value >= 0 else None
 
 
@@ -231,7 +232,7 @@ def sl_tagged(node: NodeFacts) -> Verdict:
         return none
     if node.env is None:
         return unknown("the node's environment was not read")
-    level = integer(nccl_env(node).get(SL), -1)
+    level = integer(effective_env(node).get(SL), -1)
     if level <= 0:
         return skip(f"{SL} is {'0' if level == 0 else 'not set'}")
     tagged = [item.name for netdev in interfaces(node) for item, _ in addresses(node, netdev) if item.kind == "vlan"]

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn, worst
-from shoal.checks.fabric import fabric, nccl_env, plugin
-from shoal.checks.views import each_device, is_gb10, listed, version, without_gpus, without_rdma
+from shoal.checks.fabric import fabric, plugin
+from shoal.checks.looks import effective_env, is_spark
+from shoal.checks.views import each_device, listed, version, without_gpus, without_rdma
 from shoal.facts.node import NodeFacts
 from shoal.facts.rdma import RdmaDevice
-from shoal.nccl.gid import AUTOMATIC_SINCE, INDEX, PASSES_OVER_SINCE
+from shoal.nccl.gid import AUTOMATIC_SINCE, PASSES_OVER_SINCE, choose
 from shoal.nccl.hca import HCA
 from shoal.nccl.variables import parse_version
 
@@ -138,7 +139,7 @@ def gb10_kernel(node: NodeFacts) -> Verdict:
 
     NCCL then ends with "Cannot allocate memory" from ibv_reg_mr, with an unlimited memlock.
     """
-    if not is_gb10(node):
+    if not is_spark(node):
         return without_gpus(node) or skip("not a GB10")
     kernel, cmdline = node.machine.kernel, node.machine.cmdline
     if kernel is None:
@@ -219,10 +220,11 @@ def _rate(node: NodeFacts, row: Fabric) -> Verdict:
     needs=("rdma", "stack", "env"),
 )
 def gid_types_readable(node: NodeFacts) -> Verdict:
-    """NCCL 2.21 to 2.25 ends when the type of an empty GID slot cannot be read, which the kernel answers with EINVAL.
+    """NCCL 2.21 to 2.25 ends when it cannot read the type of a slot that it looks at.
 
-    Its message is "read failed in ncclIbRoceGetVersionNum: Invalid argument" (NVIDIA/nccl issues 1538 and 1573). A
-    pinned index avoids the search; NCCL 2.26 passes over such slots.
+    The kernel answers EINVAL for a slot of another network namespace. The message is "read failed in
+    ncclIbRoceGetVersionNum: Invalid argument" (NVIDIA/nccl issues 1538 and 1573). A pinned index avoids the search, and
+    NCCL 2.26 passes over such slots.
     """
     if (none := without_rdma(node)) is not None:
         return none
@@ -236,22 +238,21 @@ def gid_types_readable(node: NodeFacts) -> Verdict:
         return unknown("the installed NCCL is not known: python3 -c 'import torch; print(torch.cuda.nccl.version())'")
     if not AUTOMATIC_SINCE <= installed < PASSES_OVER_SINCE:
         return ok(f"NCCL {node.stack.nccl}")
-    if INDEX in nccl_env(node):
-        return ok(f"{INDEX}={nccl_env(node)[INDEX]}: nothing is searched")
-    broken = [f"{port.label} slot {gid.index}" for port in mine for gid in port.port.gids or () if gid.error]
+    choices = {
+        port.label: choose(port.port.gids, port.port.link_layer, installed, effective_env(node)) for port in mine
+    }
+    broken = [f"{label}: {choice.why}" for label, choice in choices.items() if choice.fails]
     if broken:
-        return fail(
-            f"NCCL {node.stack.nccl}; type unreadable: {listed(broken)}", "pip install -U 'nvidia-nccl-cu12>=2.26'"
-        )
-    return ok(f"NCCL {node.stack.nccl}, and every slot's type can be read")
+        return fail(listed(broken), "pip install -U 'nvidia-nccl-cu12>=2.26'  # or a newer image")
+    return ok(f"NCCL {node.stack.nccl}, and it can read every slot that it looks at")
 
 
 def _fabric_row(node: NodeFacts, judge: Callable[[Fabric], Verdict]) -> Verdict:
     """The judgement where this product's fabric is known."""
     if (none := without_rdma(node)) is not None:
         return none
-    if HCA in nccl_env(node):
-        return skip(f"NCCL_IB_HCA={nccl_env(node)[HCA]} chooses the ports")
+    if HCA in effective_env(node):
+        return skip(f"NCCL_IB_HCA={effective_env(node)[HCA]} chooses the ports")
     row = known_fabric(node)
     if row is None:
         return skip(f"what {product(node) or 'this machine'} should have is not known")

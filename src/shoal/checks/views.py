@@ -11,7 +11,6 @@ from shoal.facts.node import NodeFacts
 from shoal.facts.rdma import ETHERNET, INFINIBAND, Gid, RdmaDevice, RdmaPort
 
 MELLANOX = "0x15b3"
-GB10_PRODUCTS = ("DGX Spark", "GB10")
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,6 @@ def listed(words: Iterable[str], most: int = 8) -> str:
 def is_virtual(node: NodeFacts) -> bool:
     """Whether it is a virtual machine."""
     return bool(node.machine.virtual)
-
-
-def is_gb10(node: NodeFacts) -> bool:
-    """Whether its GPU is a GB10: a DGX Spark or one of its sisters."""
-    names = [gpu.name for gpu in node.gpu.gpus or ()] + [node.machine.product or ""]
-    return any(word in name.replace("_", " ") for name in names for word in GB10_PRODUCTS)
 
 
 def without_gpus(node: NodeFacts) -> Verdict | None:

@@ -67,6 +67,7 @@ TABLE = (
         names=(
             *(f"{_IB}/device/{name}" for name in ("driver", "physfn", "iommu_group", "net/*")),
             "/dev/infiniband/*",
+            f"{_PCI}/driver",
         ),
         devices=("/dev/infiniband/uverbs*",),
         commands=(command("rdma", "system"), command("ibv_devinfo", "-v")),
@@ -113,7 +114,7 @@ TABLE = (
             "/proc/modules",
             *(f"{_PCI}/{name}" for name in ("class", "vendor", "numa_node")),
         ),
-        names=("/run/nvidia-persistenced/*", f"{_PCI}/iommu_group"),
+        names=("/run/nvidia-persistenced/*", f"{_PCI}/iommu_group", f"{_PCI}/driver"),
         commands=(
             command("nvidia-smi", "-q", timeout=15),
             command("nvidia-smi", f"--query-gpu={_GPU}", "--format=csv,noheader", timeout=15),

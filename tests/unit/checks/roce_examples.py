@@ -138,7 +138,7 @@ LOCAL_ONLY = table("ens2np0", "0.0.0.0")[:2]
 V6 = (*LOCAL_ONLY, Gid(2, GLOBAL6, V1, "ens2np0"), Gid(3, GLOBAL6, V2, "ens2np0"))
 UNTYPED = tuple(replace(gid, type=None) for gid in table("ens2np0", "10.0.2.1"))
 NO_NDEV = tuple(replace(gid, ndev=None) for gid in table("x", "10.0.2.1"))
-TORN = (*table("ens2np0", "10.0.2.1"), Gid(4, "fe80:0000:0000:0000:0000:0000:0000:0001", None, None, "EINVAL"))
+TORN = (*table("ens2np0", "10.0.2.1"), Gid(4, mapped("10.9.9.9"), None, None, "EINVAL"))
 TC = env(NCCL_IB_TC="106")
 VLAN = Netdev(
     "ens2np0.100", kind="vlan", lower=("ens2np0",), vlan_id=100, mtu=9000, addresses=(Address("10.0.3.1", 24),)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from shoal.facts.gpu import Gpu, GpuFacts, GpuProcess, NvLink
 from shoal.facts.parse import smi
 from shoal.facts.parse.machine import kernel_log
-from shoal.facts.parse.rdma import PCI, cards
+from shoal.facts.parse.rdma import PCI, cards, drivers
 from shoal.facts.parse.text import flag, known, leading, missing, number, outputs
 from shoal.host.snapshot import Snapshot
 
@@ -37,7 +37,8 @@ def parse_gpu(snapshot: Snapshot) -> GpuFacts:
         cuda=known(head.get("CUDA Version")),
         processes=_processes(snapshot),
         topology=next(outputs(snapshot, SMI, "topo", "-m"), None),
-        cards=_cards(snapshot),
+        cards=(found := _cards(snapshot)),
+        card_drivers=drivers(snapshot, found or ()),
         peermem=_loaded(snapshot),
         persistenced=snapshot.exists("/run/nvidia-persistenced/nvidia-persistenced.pid"),
         fabric_manager=_unit(snapshot, "nvidia-fabricmanager"),
@@ -150,7 +151,8 @@ def _slowdown(row: smi.Row) -> int | None:
 def _throttle(row: smi.Row) -> tuple[str, ...] | None:
     if "throttle" not in row:
         return None
-    return tuple(word for word in row["throttle"].splitlines() if word in SLOW)
+    active = set(row["throttle"].lower().splitlines())
+    return tuple(word for word in SLOW if word.lower() in active)
 
 
 def _trouble(snapshot: Snapshot) -> str:

@@ -1,7 +1,7 @@
 """RDMA devices from ``/sys/class/infiniband``, completed by what rdma-core's programs say."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from shoal.facts.parse import verbs
@@ -22,7 +22,13 @@ def parse_rdma(snapshot: Snapshot) -> RdmaFacts:
     """All RDMA devices of a snapshot; the kernel's files first, then the programs."""
     names, told = snapshot.list(CLASS), verbs.devices(snapshot)
     if names is None and told is None:
-        return RdmaFacts(None, *_nodes(snapshot), netns_mode=_netns(snapshot), cards=cards(snapshot))
+        return RdmaFacts(
+            None,
+            *_nodes(snapshot),
+            netns_mode=_netns(snapshot),
+            cards=(found := cards(snapshot)),
+            card_drivers=drivers(snapshot, found),
+        )
     listed = tuple(dict.fromkeys((*(names or ()), *(told or {}))))
     uverbs, umads = _by_device(snapshot, VERBS), _by_device(snapshot, MAD)
     devices = []
@@ -30,7 +36,13 @@ def parse_rdma(snapshot: Snapshot) -> RdmaFacts:
         read = _device(snapshot, name) if name in (names or ()) else RdmaDevice(name)
         merged = verbs.complete(read, (told or {}).get(name))
         devices.append(replace(merged, uverbs=uverbs.get(name), umad=umads.get(name)))
-    return RdmaFacts(tuple(devices), *_nodes(snapshot), netns_mode=_netns(snapshot), cards=cards(snapshot))
+    return RdmaFacts(
+        tuple(devices),
+        *_nodes(snapshot),
+        netns_mode=_netns(snapshot),
+        cards=(found := cards(snapshot)),
+        card_drivers=drivers(snapshot, found),
+    )
 
 
 def _device(snapshot: Snapshot, name: str) -> RdmaDevice:
@@ -165,6 +177,12 @@ def cards(snapshot: Snapshot, kind: str = "0x02") -> dict[str, str]:
         if BDF.fullmatch(address) and (snapshot.word(f"{PCI}/{address}/class") or "").startswith(kind):
             found[address] = snapshot.word(f"{PCI}/{address}/vendor") or ""
     return found or _lspci(output(snapshot, "lspci", "-Dnn") or output(snapshot, "lspci", "-nn"), kind)
+
+
+def drivers(snapshot: Snapshot, addresses: Iterable[str]) -> dict[str, str]:
+    """PCI address -> the kernel driver that has taken the function; those that none took are left out."""
+    found = {address: snapshot.target(f"{PCI}/{address}/driver") for address in addresses}
+    return {address: driver for address, driver in found.items() if driver}
 
 
 def _lspci(text: str | None, kind: str) -> dict[str, str]:

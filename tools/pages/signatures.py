@@ -16,6 +16,7 @@ ROLES = {
     Role.NOTE: "worth knowing, nothing is wrong by it",
     Role.BENIGN: "looks bad, and is normal",
     Role.ALIVE: "a sign of health: errors before it were survived",
+    Role.STEP: "a start that goes on: what was waited for before came",
     Role.STOP: "someone asked for the end: what follows is its noise",
 }
 AREAS = {

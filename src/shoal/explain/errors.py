@@ -10,7 +10,8 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # "(EngineCore pid=1) ERROR 11-23 05:31:27 [core.py:1510] ", "2026-11-23T05:31:27.123Z stdout F ", journald's.
 HEAD = re.compile(
     r"(?:\([^()]{1,100}\)\s*"
-    r"|[\w.\-]{1,80}\s+\|\s"
+    r"|[\w.\-]{0,80}\s*\|\s+"
+    r"|(?:\d{1,3}\.){3}\d{1,3}:\s+|\d{1,5}:\s+"
     r"|\[(?:rank|default)?\d+\]:\s?"
     r"|\[[\w./]+:\d+\]\s*"
     r"|(?:ERROR|CRITICAL|WARNING|INFO)\s+"

@@ -10,6 +10,8 @@ from shoal.explain.signature import Pattern, Signature
 from shoal.explain.table import LINES, OTHER
 
 Entry = tuple[int, Signature, Pattern]
+DIGITS = b"0123456789"
+MOST_SHAPES = 50_000
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,47 @@ def _by_key() -> dict[bytes, list[Entry]]:
 KEYS = _by_key()
 
 
-def matches(lines: Sequence[bytes]) -> Iterator[Match]:
-    """The known lines, in order; of several signatures that fit a line, the first of the table."""
+class Matcher:
+    """Finds known lines. What a line is without its digits is remembered, where that alone decides what the line means.
+
+    A long log says few things often: so keys are searched in new things only. No key has a digit in it.
+    """
+
+    def __init__(self) -> None:
+        self._shapes: dict[int, Signature | None] = {}
+
+    def matches(self, lines: Sequence[bytes]) -> Iterator[Match]:
+        """The known lines, in order; of several signatures that fit a line, the first of the table."""
+        shapes = [hash(line.translate(None, DIGITS)) for line in lines]
+        known = self._shapes
+        fresh = [index for index, shape in enumerate(shapes) if shape not in known]
+        out = [
+            Match(index, signature, {})
+            for index, shape in enumerate(shapes)
+            if (signature := known.get(shape)) is not None
+        ]
+        found = _candidates([lines[index] for index in fresh])
+        if len(known) > MOST_SHAPES:
+            known.clear()
+        for at, index in enumerate(fresh):
+            entries = found.get(at)
+            if entries is None:
+                known[shapes[index]] = None
+            elif match := self._first(lines, index, shapes[index], entries):
+                out.append(match)
+        yield from sorted(out, key=lambda match: match.index)
+
+    def _first(self, lines: Sequence[bytes], index: int, shape: int, entries: list[Entry]) -> Match | None:
+        entries.sort(key=lambda entry: entry[0])
+        _, signature, pattern = entries[0]
+        if pattern.regex is None and signature is not OTHER:
+            self._shapes[shape] = signature
+            return Match(index, signature, {})
+        return _first(lines, index, entries)
+
+
+def _candidates(lines: Sequence[bytes]) -> dict[int, list[Entry]]:
+    """By index: what a line may be, because it has a key of it."""
     text = b"\n".join(lines)
     ends = list(accumulate(len(line) + 1 for line in lines))
     found: dict[int, list[Entry]] = {}
@@ -43,13 +84,11 @@ def matches(lines: Sequence[bytes]) -> Iterator[Match]:
             index = bisect_right(ends, at)
             found.setdefault(index, []).extend(entries)
             at = text.find(key, ends[index])
-    for index in sorted(found):
-        if match := _first(lines, index, found[index]):
-            yield match
+    return found
 
 
 def _first(lines: Sequence[bytes], index: int, entries: list[Entry]) -> Match | None:
-    for _, signature, pattern in sorted(entries, key=lambda entry: entry[0]):
+    for _, signature, pattern in entries:
         if signature is OTHER:
             near = [line[:4000].decode("utf-8", errors="replace") for line in lines[index : index + 4]]
             told = error_sentence(near, 0)

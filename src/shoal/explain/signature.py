@@ -17,6 +17,7 @@ class Role(StrEnum):
     NOTE = "note"  # worth knowing, nothing is wrong by it
     BENIGN = "benign"  # looks bad, and is normal
     ALIVE = "alive"  # a sign of health: what went before was survived
+    STEP = "step"  # a start that goes on: what was waited for before came
     STOP = "stop"  # someone asked for the end: what follows is its noise
 
 
@@ -50,6 +51,7 @@ class Signature:
     fix: str = ""  # a command, or what to do
     confirm: str = ""  # the check that would confirm it
     source: str = ""  # where the line comes from
+    passing: bool = False  # is forgotten where the start goes on after it
 
     @property
     def area(self) -> str:

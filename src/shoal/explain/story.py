@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from shoal.explain.match import Match, matches
+from shoal.explain.match import Match, Matcher
 from shoal.explain.signature import Role, Signature
 from shoal.nccl.log import NcclReader, shown
 
@@ -12,7 +12,7 @@ LONGEST = 16384  # bytes of one line; what is longer is read as several
 BACK = 60  # lines to look back for a time
 PROCESS = re.compile(rb"([\w.\-]+):(\d+):\d+ \[-?\d+\] ")
 RANK = re.compile(rb"\[rank(\d+)\]|\bRank (\d+)\]")
-ACTOR = re.compile(rb"\((\w+) pid=(\d+)(?:, ip=([\w.:]+))?\)")
+ACTOR = re.compile(rb"\((\w*) ?pid=(\d+)(?:, ip=([\w.:]+))?\)")
 TIMES = (
     (re.compile(rb"\b\d{4}-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?Z"), "utc"),
     (re.compile(rb"\b\d{4}-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d+))?"), "local"),
@@ -51,6 +51,7 @@ class Story:
         self.source = source
         self.reader = NcclReader(source)
         self.hits: dict[str, Hit] = {}
+        self._matcher = Matcher()
         self.lines = 0
 
     def read(self, chunks: Iterable[bytes]) -> None:
@@ -77,7 +78,7 @@ class Story:
                 rest += [(number, part) for part in _parts(line) if not feed(part, number)]
             elif not feed(line, number):
                 rest.append((number, line))
-        return [hit for match in matches([line for _, line in rest]) if (hit := self._take(match, rest))]
+        return [hit for match in self._matcher.matches([line for _, line in rest]) if (hit := self._take(match, rest))]
 
     def _take(self, match: Match, rest: list[tuple[int, bytes]]) -> Hit | None:
         """Count a match; the hit where it is the first of its signature."""
@@ -115,7 +116,7 @@ def speaker(line: bytes) -> str:
         return f"{found[1].decode()}:{found[2].decode()}"
     if found := ACTOR.search(line):
         where = f" on {found[3].decode()}" if found[3] else ""
-        return f"{found[1].decode()} {found[2].decode()}{where}"
+        return f"{found[1].decode() or 'process'} {found[2].decode()}{where}"
     return ""
 
 

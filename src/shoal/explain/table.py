@@ -4,7 +4,7 @@ from shoal.explain.signature import Pattern, Role, Signature, words
 from shoal.explain.table_benign import BENIGNS, LIFE
 from shoal.explain.table_container import CONTAINER
 from shoal.explain.table_cuda import CUDA, KERNEL
-from shoal.explain.table_nccl import NCCL
+from shoal.explain.table_nccl import NCCL, WARNING
 from shoal.explain.table_nccl_ib import NCCL_IB
 from shoal.explain.table_ray import RAY
 from shoal.explain.table_reports import REPORTS
@@ -33,6 +33,7 @@ LINES: tuple[Signature, ...] = (
     *TORCH,
     *KERNEL,
     *CONTAINER,
+    WARNING,
     OTHER,
 )
 REPORT = {signature.id: signature for signature in REPORTS}

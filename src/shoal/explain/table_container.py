@@ -33,7 +33,7 @@ CONTAINER: tuple[Signature, ...] = (
         (words("bind source path does not exist", r"bind source path does not exist: (?P<path>\S+)"),),
         "the folder or file {path} that the container mounts is not there",
         "make it, or correct the path in .env",
-        "container.mounts",
+        "",
         "Docker",
     ),
     Signature(
@@ -51,7 +51,7 @@ CONTAINER: tuple[Signature, ...] = (
         (words("exec format error"),),
         "the image is built for another kind of CPU",
         "docker pull --platform linux/$(uname -m)",
-        "container.image-arch",
+        "cross.architecture",
         "Linux",
     ),
     Signature(
@@ -60,7 +60,7 @@ CONTAINER: tuple[Signature, ...] = (
         (words("pull access denied"), words("unauthorized: authentication required")),
         "the registry refuses the image",
         "docker login REGISTRY; check SHOAL_IMAGE",
-        "container.image-present",
+        "cross.image",
         "Docker",
     ),
     Signature(
@@ -69,7 +69,7 @@ CONTAINER: tuple[Signature, ...] = (
         (words("No space left on device"), words("no space left on device")),
         "a disk or a memory file system is full",
         "df -h; df -h /dev/shm; df -i",
-        "host.disk-free",
+        "host.disk",
         "Linux",
     ),
     Signature(
@@ -78,7 +78,7 @@ CONTAINER: tuple[Signature, ...] = (
         (words("Too many open files", r"(?<!`)(?:OSError: )?\[Errno 24\] Too many open files(?!`)"),),
         "the process may not open more files",
         "raise the limit: ulimit -n 65536, or --ulimit nofile=65536",
-        "host.nofile",
+        "host.open-files",
         "Linux",
     ),
     Signature(
@@ -91,7 +91,7 @@ CONTAINER: tuple[Signature, ...] = (
         ),
         "the container or the user may not start more threads",
         "docker run --pids-limit=-1; ulimit -u",
-        "host.pids",
+        "host.process-limit",
         "Linux",
     ),
 )

@@ -16,7 +16,7 @@ CUDA: tuple[Signature, ...] = (
         ),
         "the NVIDIA driver is too old for this build of CUDA",
         "nvidia-smi shows the driver; install a newer one, or use an image for the older CUDA",
-        "gpu.driver-new-enough",
+        "gpu.cuda-runtime",
         "torch, CUDA errors 35, 222, 803",
     ),
     Signature(
@@ -25,7 +25,7 @@ CUDA: tuple[Signature, ...] = (
         (words("no kernel image is available for execution on the device"), words("hipErrorNoBinaryForGpu")),
         "this build has no code for this GPU",
         "use an image or a wheel that is built for the GPU's compute capability",
-        "gpu.arch-supported",
+        "",
         "CUDA error 209",
     ),
     Signature(
@@ -43,7 +43,7 @@ CUDA: tuple[Signature, ...] = (
         (words("Driver/library version mismatch"), words("driver/library version mismatch")),
         "the NVIDIA driver's library and its kernel module are of different versions",
         "reboot, or reload the nvidia modules",
-        "gpu.userspace-matches",
+        "gpu.driver-matches",
         "NVML",
     ),
     Signature(
@@ -62,12 +62,12 @@ CUDA: tuple[Signature, ...] = (
             words("No CUDA GPUs are available"),
             words("no CUDA-capable device is detected"),
             words("Failed to infer device type"),
-            words("libcuda.so.1: cannot open shared object file"),
+            words("libcuda.so", r"^(?!.*(?:WARNING|NCCL INFO)).*libcuda\.so\.1"),
             words("Found no NVIDIA driver on your system"),
         ),
         "no GPU is visible to this process",
         "nvidia-smi -L; docker run --gpus all; unset CUDA_VISIBLE_DEVICES",
-        "container.gpu-visible",
+        "container.gpus",
         "torch, vLLM",
     ),
     Signature(
@@ -75,12 +75,13 @@ CUDA: tuple[Signature, ...] = (
         CAUSE,
         (
             words(
-                "cannot open shared object file", r"(?P<lib>lib(?:cu|nccl|nv)[\w.\-]+): cannot open shared object file"
+                "cannot open shared object file",
+                r"^(?!.*(?:WARNING|NCCL INFO)).*?(?P<lib>lib(?:cu|nccl|nv)[\w.\-]+): cannot open shared object file",
             ),
         ),
         "the library {lib} is missing: the wheel is built for another CUDA",
         "install the wheel for this CUDA, or use the maker's image",
-        "runtime.libraries",
+        "",
         "the loader",
     ),
     Signature(
@@ -102,7 +103,7 @@ CUDA: tuple[Signature, ...] = (
         (words("uncorrectable ECC error encountered"),),
         "the GPU's memory has an error that cannot be corrected",
         "nvidia-smi -q -d ECC,ROW_REMAPPER; reset the GPU, and replace it if it comes back",
-        "gpu.ecc",
+        "gpu.ecc-uncorrected",
         "CUDA error 214",
     ),
     Signature(
@@ -120,7 +121,7 @@ CUDA: tuple[Signature, ...] = (
         (words("an illegal memory access was encountered"), words("misaligned address")),
         "a GPU kernel read or wrote where it may not",
         "run again with CUDA_LAUNCH_BLOCKING=1 to see which; try --enforce-eager, or another attention backend",
-        "gpu.no-xid",
+        "gpu.xid",
         "CUDA errors 700, 716",
     ),
     Signature(
@@ -138,7 +139,7 @@ CUDA: tuple[Signature, ...] = (
         (words("unspecified launch failure"), words("CUDA error: unknown error")),
         "a GPU kernel died",
         "dmesg | grep -i xid",
-        "gpu.no-xid",
+        "gpu.xid",
         "CUDA errors 719, 999",
     ),
     Signature(
@@ -156,35 +157,35 @@ KERNEL: tuple[Signature, ...] = (
     Signature(
         "kernel.xid-off-bus",
         CAUSE,
-        (words("Xid (PCI", r"Xid \((?P<gpu>PCI:[\w:.]+)\): (?P<xid>79)\b"), words("GPU has fallen off the bus")),
+        (words("Xid (PCI", r"(?<!S)Xid \((?P<gpu>PCI:[\w:.]+)\): (?P<xid>79)\b"), words("GPU has fallen off the bus")),
         "the GPU {gpu} fell off the PCIe bus (Xid 79)",
         "reboot the node; if it comes back: power, riser, GPU",
-        "gpu.no-xid",
+        "gpu.xid",
         "NVIDIA Xid catalogue",
     ),
     Signature(
         "kernel.xid-cascade",
         CASCADE,
-        (words("Xid (PCI", r"Xid \((?P<gpu>PCI:[\w:.]+)\): (?P<xid>43|45)\b"),),
+        (words("Xid (PCI", r"(?<!S)Xid \((?P<gpu>PCI:[\w:.]+)\): (?P<xid>43|45)\b"),),
         "the driver ended a program on the GPU {gpu} (Xid {xid}), after an error of the program or its end",
         source="NVIDIA Xid catalogue",
     ),
     Signature(
         "kernel.xid-program",
         SUSPECT,
-        (words("Xid (PCI", r"Xid \((?P<gpu>PCI:[\w:.]+)\): (?P<xid>13|31)\b"),),
+        (words("Xid (PCI", r"(?<!S)Xid \((?P<gpu>PCI:[\w:.]+)\): (?P<xid>13|31)\b"),),
         "a program made the GPU {gpu} fault (Xid {xid}): most often an error in a kernel",
         "run again with CUDA_LAUNCH_BLOCKING=1",
-        "gpu.no-xid",
+        "gpu.xid",
         "NVIDIA Xid catalogue",
     ),
     Signature(
         "kernel.xid",
         CAUSE,
-        (words("Xid (PCI", r"Xid \((?P<gpu>PCI:[\w:.]+)\): (?P<xid>\d+)"),),
+        (words("Xid (PCI", r"(?<!S)Xid \((?P<gpu>PCI:[\w:.]+)\): (?P<xid>\d+)"),),
         "the GPU {gpu} reported Xid {xid}",
         "look the number up in NVIDIA's Xid catalogue; most of them want a reset: nvidia-smi -r",
-        "gpu.no-xid",
+        "gpu.xid",
         "NVIDIA Xid catalogue",
     ),
     Signature(
@@ -193,7 +194,7 @@ KERNEL: tuple[Signature, ...] = (
         (words("SXid", r"nvidia-nvswitch\S*: SXid \(PCI[^)]*\): (?P<sxid>\d+)"),),
         "an NVSwitch reported SXid {sxid}",
         "systemctl status nvidia-fabricmanager; reset the GPUs and switches together",
-        "gpu.no-sxid",
+        "gpu.sxid",
         "NVIDIA Fabric Manager",
     ),
     Signature(
@@ -209,7 +210,7 @@ KERNEL: tuple[Signature, ...] = (
         ),
         "the kernel killed {program} (pid {pid}): the host's memory ran out",
         "free memory, or lower --swap-space, the object store and --cpu-offload-gb; raise the container's limit",
-        "host.memory-free",
+        "host.memory",
         "Linux",
     ),
     Signature(

@@ -26,7 +26,7 @@ NCCL: tuple[Signature, ...] = (
         ),
         "NCCL_SOCKET_IFNAME{NCCL_SOCKET_IFNAME} names no interface that is up on this node",
         "ip -br addr; then set NCCL_SOCKET_IFNAME to the name that has the node's address, or unset it",
-        "env.socket-ifname-exists",
+        "env.interface-exists",
         "bootstrap.cc, net_socket.cc",
     ),
     Signature(
@@ -38,7 +38,7 @@ NCCL: tuple[Signature, ...] = (
         ),
         "the network that NCCL_NET{NCCL_NET} asks for cannot be used, and no other is allowed",
         "unset NCCL_NET, or mend that network: shoal doctor --only rdma",
-        "env.net-usable",
+        "env.net",
         "net.cc",
     ),
     Signature(
@@ -53,7 +53,7 @@ NCCL: tuple[Signature, ...] = (
         ),
         "the ranks run different NCCL versions",
         "run the same image on all nodes; look for LD_PRELOAD and VLLM_NCCL_SO_PATH",
-        "cross.nccl-version",
+        "cross.nccl",
         "init.cc (2.22), socket.cc",
     ),
     Signature(
@@ -65,7 +65,7 @@ NCCL: tuple[Signature, ...] = (
         ),
         "two ranks have the same GPU",
         "unset CUDA_VISIBLE_DEVICES of the container, or give each rank its own GPU",
-        "env.cuda-visible-devices",
+        "env.cuda-visible",
         "init.cc",
     ),
     Signature(
@@ -78,7 +78,7 @@ NCCL: tuple[Signature, ...] = (
         ),
         "/dev/shm is full or too small for NCCL",
         "docker run --ipc=host, or --shm-size=16g; see what fills it: df -h /dev/shm",
-        "host.shm-size",
+        "host.shm",
         "shmutils.cc; #342 #290",
     ),
     Signature(
@@ -87,7 +87,7 @@ NCCL: tuple[Signature, ...] = (
         (words("cuMem host allocations do not appear to be working"),),
         "the container forbids the calls that place memory on a NUMA node",
         "docker run --cap-add SYS_NICE, or set NCCL_CUMEM_HOST_ENABLE=0",
-        "container.capabilities",
+        "container.nice",
         "init.cc (2.24)",
     ),
     Signature(
@@ -96,7 +96,7 @@ NCCL: tuple[Signature, ...] = (
         (words("CUDA Driver version found is", r"found is (?P<have>\d+)\. Minimum requirement is (?P<need>\d+)"),),
         "the NVIDIA driver is too old for this NCCL: it has {have}, and {need} is needed",
         "install a newer driver, or use an image for the older CUDA",
-        "gpu.driver-new-enough",
+        "gpu.cuda-runtime",
         "cudawrap.cc",
     ),
     Signature(
@@ -114,7 +114,7 @@ NCCL: tuple[Signature, ...] = (
         (words("Cuda failure", r"NCCL WARN Cuda failure (?:\d+ )?'(?P<error>[^']+)'"),),
         "CUDA failed inside NCCL: {error}",
         "look for an Xid in the kernel's log: dmesg | grep -i xid",
-        "gpu.no-xid",
+        "gpu.xid",
         "checks.h",
     ),
     Signature(
@@ -127,7 +127,7 @@ NCCL: tuple[Signature, ...] = (
         ),
         "the topology file NCCL_TOPO_FILE{NCCL_TOPO_FILE} does not describe this machine",
         "unset NCCL_TOPO_FILE, or write it anew: NCCL_TOPO_DUMP_FILE=topo.xml",
-        "env.topo-file",
+        "env.leftovers",
         "xml.cc",
     ),
     Signature(
@@ -136,13 +136,13 @@ NCCL: tuple[Signature, ...] = (
         (words("is available but not working on this system", r"MNNVL .*is available but not working"),),
         "NVLink between nodes is there and does not work: the IMEX service is not set up",
         "nvidia-imex-ctl -N; or set NCCL_MNNVL_ENABLE=0",
-        "gpu.imex-ready",
+        "gpu.imex",
         "mnnvl.cc",
     ),
     Signature(
         "nccl.nvlink-p2p-off",
         SLOW,
-        (words("P2P is disabled between NVLINK connected GPUs"),),
+        (words("is disabled between NVLINK connected GPUs"),),
         "GPUs joined by NVLink cannot reach each other: the hardware or the fabric manager is at fault",
         "nvidia-smi nvlink -s; systemctl status nvidia-fabricmanager",
         "gpu.nvlink-active",
@@ -154,7 +154,7 @@ NCCL: tuple[Signature, ...] = (
         (words("No transport found for rank"),),
         "two ranks have no way to each other: P2P, shared memory and network are all off or unusable",
         "unset NCCL_P2P_DISABLE, NCCL_SHM_DISABLE and NCCL_NET",
-        "env.transport-switches",
+        "env.leftovers",
         "transport.cc",
     ),
     Signature(
@@ -163,7 +163,7 @@ NCCL: tuple[Signature, ...] = (
         (words("Invalid NCCL_COMM_ID"),),
         "NCCL_COMM_ID{NCCL_COMM_ID} is no address with a port",
         "unset NCCL_COMM_ID, or write IPV4:PORT",
-        "env.comm-id",
+        "env.values",
         "bootstrap.cc",
     ),
     Signature(
@@ -172,7 +172,7 @@ NCCL: tuple[Signature, ...] = (
         (words("ranks has already checked in", r"Bootstrap Root : rank (?P<rank>\d+) of"),),
         "two processes say that they are rank {rank}: one of an earlier run is still there, or RANK is set by hand",
         "end the processes of the earlier run; unset RANK and WORLD_SIZE",
-        "runtime.one-run",
+        "runtime.orphans",
         "bootstrap.cc",
     ),
     Signature(
@@ -184,7 +184,7 @@ NCCL: tuple[Signature, ...] = (
         ),
         "the peer {peer} does not listen: its process is not there, or a firewall answers",
         "look at the peer's log; open all TCP ports between the nodes' fabric addresses",
-        "cross.tcp-reach",
+        "cross.reachable",
         "socket.cc",
     ),
     Signature(
@@ -197,7 +197,7 @@ NCCL: tuple[Signature, ...] = (
         ),
         "{peer} cannot be reached over TCP: a firewall rejects it, or the interface is the wrong one",
         "ip route get PEER; open all TCP ports between the nodes, and check NCCL_SOCKET_IFNAME",
-        "cross.tcp-reach",
+        "cross.reachable",
         "socket.cc",
     ),
     Signature(
@@ -212,7 +212,7 @@ NCCL: tuple[Signature, ...] = (
         ),
         "{peer} does not answer over TCP: a firewall drops it, or the interface is the wrong one",
         "ip route get PEER; open all TCP ports between the nodes, and check NCCL_SOCKET_IFNAME",
-        "cross.tcp-reach",
+        "cross.reachable",
         "socket.cc",
     ),
     Signature(
@@ -223,12 +223,16 @@ NCCL: tuple[Signature, ...] = (
             words("socketProgressOpt: Call to", r"Call to (?:recv|send)\S* (?:from |to )?(?P<peer>[^\s<]+).* failed"),
             words("Socket recv failed while polling"),
             words("NET/Socket : socket progress error"),
-            words("[Service thread] Accept failed"),
-            words("[Service thread] Could not receive type"),
+            words("[Service thread]", r"NCCL WARN \[Service thread\]"),
+            words("[Proxy Service", r"NCCL WARN \[Proxy Service"),
+            words("Failed to execute operation"),
+            words("commReclaim: "),
+            words("ncclAsyncJobComplete: "),
+            words("NCCL WARN ncclProxy"),
         ),
         "the peer {peer} ended the connection",
         "look at the log of that peer",
-        "runtime.ranks-alive",
+        "",
         "socket.cc, proxy.cc",
     ),
     Signature(
@@ -241,7 +245,7 @@ NCCL: tuple[Signature, ...] = (
         ),
         "the ranks did not run the same collective, or not with the same size",
         "compare the environment and the versions of the ranks",
-        "cross.env-same",
+        "cross.environment",
         "bootstrap.cc, net_socket.cc",
     ),
     Signature(
@@ -270,8 +274,17 @@ NCCL: tuple[Signature, ...] = (
         ),
         "NCCL's own diagnostics found: {told}",
         "shoal doctor",
-        "runtime.nccl-diag",
+        "",
         "2.31.2, 2.32.3",
+    ),
+    Signature(
+        "nccl.ofi-error",
+        SUSPECT,
+        (words("NET/OFI Request completed with error", r"completed with error\.? ?(?P<told>.*)"),),
+        "a request on AWS's fabric failed: {told}",
+        "fi_info -p efa; compare the security groups of the nodes",
+        "cross.reachable",
+        "aws-ofi-nccl",
     ),
     Signature(
         "nccl.unhandled-system-error",
@@ -334,4 +347,15 @@ NCCL: tuple[Signature, ...] = (
         "the communicator was ended from outside after an error",
         source="init.cc",
     ),
+)
+
+# A warning that no other signature knows. It is the cause only where something ended after it.
+WARNING = Signature(
+    "nccl.warning",
+    NOTE,
+    (words("NCCL WARN", r"NCCL WARN (?P<told>.+)"),),
+    "NCCL warned: {told}",
+    "run again with NCCL_DEBUG=INFO NCCL_DEBUG_SUBSYS=INIT,NET,ENV",
+    "",
+    "debug.h",
 )

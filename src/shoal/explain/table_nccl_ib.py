@@ -25,7 +25,7 @@ NCCL_IB: tuple[Signature, ...] = (
         (words("NET/IB : No IP interface found"),),
         "NET/IB found no IP interface for its out-of-band traffic: NCCL_SOCKET_IFNAME{NCCL_SOCKET_IFNAME} names none",
         "ip -br addr; give the interface an address, or correct NCCL_SOCKET_IFNAME",
-        "env.socket-ifname-exists",
+        "env.interface-exists",
         "net_ib.cc; #1796",
     ),
     Signature(
@@ -48,7 +48,7 @@ NCCL_IB: tuple[Signature, ...] = (
         (_modify_qp(61, "No data available"), words("ibv_modify_qp failed", r"ibv_modify_qp failed .*local GID ::,")),
         "the GID slot that NCCL_IB_GID_INDEX{NCCL_IB_GID_INDEX} pins is empty, as after a link flap",
         "unset NCCL_IB_GID_INDEX, and take the link down and up",
-        "roce.gid-index-valid",
+        "env.gid-index",
         "ibvwrap.cc",
     ),
     Signature(
@@ -65,7 +65,7 @@ NCCL_IB: tuple[Signature, ...] = (
         "the peer's GID cannot be reached from this NIC: the rails are not connected to each other, or the address is "
         "on another subnet",
         "NCCL_CROSS_NIC=0 where rails are separate; else ping the peer from that NIC: ping -I IFNAME PEER",
-        "cross.rails-reach",
+        "cross.rails",
         "ibvwrap.cc; #2013",
     ),
     Signature(
@@ -75,7 +75,7 @@ NCCL_IB: tuple[Signature, ...] = (
         "the two ends of a queue pair do not fit: the GID index means another kind of address on each node, or "
         "InfiniBand meets RoCE",
         "unset NCCL_IB_GID_INDEX on all nodes, and name the HCAs exactly in NCCL_IB_HCA",
-        "roce.gid-index-same",
+        "cross.gid-index",
         "ibvwrap.cc",
     ),
     Signature(
@@ -87,7 +87,7 @@ NCCL_IB: tuple[Signature, ...] = (
         ),
         "there is no route from this NIC to the peer's GID",
         "ip route get PEER from ADDRESS; on rings without a switch NCCL_IB_SUBNET_AWARE_ROUTING=1 (NCCL 2.30.7)",
-        "cross.rails-reach",
+        "cross.rails",
         "ibvwrap.cc",
     ),
     Signature(
@@ -105,7 +105,7 @@ NCCL_IB: tuple[Signature, ...] = (
         (words("Call to ibv_modify_qp failed"),),
         "a queue pair could not be connected",
         "ib_write_bw between the two NICs of that line",
-        "cross.rdma-pair",
+        "cross.reachable",
         "ibvwrap.cc",
     ),
     Signature(
@@ -115,7 +115,7 @@ NCCL_IB: tuple[Signature, ...] = (
         "the NIC may not read or write GPU memory (local protection error): PCIe ACS or the IOMMU stands between "
         "them, or a device is broken",
         "try NCCL_NET_GDR_LEVEL=0; where that helps, turn ACS off on the PCIe bridges",
-        "host.acs-off",
+        "host.acs",
         "net_ib.cc; #928 #523",
     ),
     Signature(
@@ -134,7 +134,7 @@ NCCL_IB: tuple[Signature, ...] = (
         (_completion("13"),),
         "{peer} was not ready to receive for too long: its process or its GPU stands still",
         "look at the peer's log and its stacks",
-        "runtime.ranks-alive",
+        "",
         "net_ib.cc",
     ),
     Signature(
@@ -150,7 +150,7 @@ NCCL_IB: tuple[Signature, ...] = (
         (_completion("9|10|11"),),
         "{peer} refused an RDMA access: its memory was given back because it ended, or it runs another NCCL",
         "look at the peer's log; compare the NCCL versions",
-        "cross.nccl-version",
+        "cross.nccl",
         "net_ib.cc; #1710",
     ),
     Signature(
@@ -159,7 +159,7 @@ NCCL_IB: tuple[Signature, ...] = (
         (_completion(r"\d+"),),
         "an RDMA request to {peer} failed",
         "ib_write_bw between the two nodes",
-        "cross.rdma-pair",
+        "cross.reachable",
         "net_ib.cc",
     ),
     Signature(
@@ -167,6 +167,7 @@ NCCL_IB: tuple[Signature, ...] = (
         CAUSE,
         (
             words("ibv_reg_mr", r"Call to ibv_reg_mr\w* failed with error Cannot allocate memory"),
+            words("NET/OFI Unable to register memory", r"NET/OFI Unable to register memory.*Cannot allocate memory"),
             words("ibv_create_cq failed", r"Call to ibv_create_cq failed.*Cannot allocate memory"),
             words("ibv_create_qp failed", r"Call to ibv_create_qp failed.*Cannot allocate memory"),
         ),
@@ -181,7 +182,7 @@ NCCL_IB: tuple[Signature, ...] = (
         (words("ibv_reg_dmabuf_mr", r"Call to ibv_reg_dmabuf_mr failed.*Cannot allocate memory"),),
         "GPU memory cannot be registered with the NIC by DMA-BUF: its window (BAR1) is too small or used up",
         "turn resizable BAR on in the BIOS, or set NCCL_DMABUF_ENABLE=0 with nvidia_peermem loaded",
-        "gpu.bar1-size",
+        "gpu.bar1",
         "ibvwrap.cc",
     ),
     Signature(
@@ -202,7 +203,7 @@ NCCL_IB: tuple[Signature, ...] = (
         (words("couldn't load driver", r"couldn't load driver '(?P<driver>[^']+)'"),),
         "the RDMA library does not fit its driver {driver}: rdma-core in the image and its providers differ",
         "install rdma-core and ibverbs-providers of one version in the image",
-        "rdma.provider-loadable",
+        "container.rdma-providers",
         "libibverbs",
     ),
     Signature(
@@ -228,7 +229,7 @@ NCCL_IB: tuple[Signature, ...] = (
         ),
         "InfiniBand and Ethernet devices are mixed",
         "name the HCAs of one kind exactly: NCCL_IB_HCA==mlx5_0,mlx5_1",
-        "rdma.one-link-layer",
+        "cross.link-layer",
         "net_ib.cc",
     ),
     Signature(

@@ -14,7 +14,7 @@ RAY: tuple[Signature, ...] = (
         ),
         "this node and the head run different versions of Ray or Python",
         "run the same image on all nodes",
-        "cross.ray-version",
+        "cross.ray",
         "ray/_private/utils.py",
     ),
     Signature(
@@ -28,7 +28,7 @@ RAY: tuple[Signature, ...] = (
         ),
         "Ray's token is missing on this node or differs from the head's",
         "copy the head's token file, and set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH on all nodes",
-        "cross.ray-token",
+        "cross.token-mode",
         "Ray 2.52",
     ),
     Signature(
@@ -41,7 +41,7 @@ RAY: tuple[Signature, ...] = (
         ),
         "the head was started anew: this node belongs to the cluster that was there before",
         "start the worker's Ray again",
-        "runtime.cluster-id",
+        "runtime.one-ray",
         "ray node_manager.cc",
     ),
     Signature(
@@ -59,7 +59,7 @@ RAY: tuple[Signature, ...] = (
         (words("Unsupported GCS storage type"),),
         "RAY_gcs_storage names a storage that this Ray does not have",
         "unset RAY_gcs_storage",
-        "env.ray-storage",
+        "",
         "ray gcs_server",
     ),
     Signature(
@@ -89,7 +89,7 @@ RAY: tuple[Signature, ...] = (
         ),
         "the object store does not fit into /dev/shm, or is below Ray's minimum",
         "set --object-store-memory lower, or docker run --ipc=host or --shm-size=16g",
-        "host.shm-size",
+        "host.shm",
         "ray/_private/services.py",
     ),
     Signature(
@@ -102,7 +102,7 @@ RAY: tuple[Signature, ...] = (
         ),
         "Ray's object store is full",
         "ray memory; raise --object-store-memory",
-        "host.shm-size",
+        "host.shm",
         "ray/exceptions.py",
     ),
     Signature(
@@ -111,7 +111,7 @@ RAY: tuple[Signature, ...] = (
         (words("% full, available space", r"(?P<path>\S+) is over (?P<percent>\d+)% full, available space"),),
         "the disk under {path} is over {percent} % full",
         "remove old sessions below Ray's temporary folder; df -h",
-        "host.disk-free",
+        "host.disk",
         "ray file_system_monitor.cc",
     ),
     Signature(
@@ -119,13 +119,14 @@ RAY: tuple[Signature, ...] = (
         CAUSE,
         (
             words("killed due to the node running low on memory"),
+            words("exceeds the memory usage threshold"),
             words("due to memory pressure (OOM)", r"[1-9]\d* Workers \(tasks / actors\) killed due to memory pressure"),
             words("OutOfMemoryError", r"ray\.exceptions\.OutOfMemoryError"),
             words("RayOutOfMemoryError"),
         ),
         "Ray ended a worker because the node's memory ran out",
         "free memory on the node; on unified memory set RAY_memory_monitor_refresh_ms=0 on every node",
-        "host.memory-free",
+        "host.memory",
         "ray memory monitor",
     ),
     Signature(
@@ -139,7 +140,7 @@ RAY: tuple[Signature, ...] = (
         ),
         "this image has no Ray",
         "use an image with Ray, or install it: pip install ray",
-        "runtime.ray-present",
+        "",
         "vLLM 0.18 and newer do not bring it",
     ),
     Signature(
@@ -154,8 +155,9 @@ RAY: tuple[Signature, ...] = (
         ),
         "the head's GCS {address} cannot be reached",
         "ray status --address HEAD:6379 on the head; check RAY_ADDRESS and the firewall",
-        "cross.head-reach",
+        "cross.head",
         "Ray",
+        passing=True,
     ),
     Signature(
         "ray.node-address",
@@ -167,7 +169,7 @@ RAY: tuple[Signature, ...] = (
         ),
         "Ray's node and this process do not agree about the node's address",
         "start ray with --node-ip-address equal to VLLM_HOST_IP, and with the same --temp-dir",
-        "env.host-ip-local",
+        "env.host-ip",
         "ray/_private",
     ),
     Signature(
@@ -181,16 +183,17 @@ RAY: tuple[Signature, ...] = (
         "ray.node-dead",
         SUSPECT,
         (
-            words("has been marked dead", r"(?:address: (?P<address>[\w.:]+).*)?has been marked dead"),
+            words("has been marked dead", r"^(?:.*?(?:address|ip): (?P<address>[\w.:]+))?.*has been marked dead"),
             words("missed too many heartbeats", r"missed too many heartbeats"),
             words("missing too many heartbeats"),
+            words("has mistakenly been marked"),
             words("GCS failed to check the health of this node"),
             words("Health check failed for node", r"(?:removed|marking).*|Health check failed for node .* dead"),
         ),
         "the node {address} stopped answering to the head: its Ray ended, the machine stopped, or the network between "
         "them is cut",
         "look at that node: its raylet's log, dmesg, the link",
-        "runtime.nodes-alive",
+        "",
         "ray gcs_health_check_manager",
     ),
     Signature(
@@ -203,14 +206,21 @@ RAY: tuple[Signature, ...] = (
             words(
                 "exceeds the total number of available", r"ValueError: The number of required \w+s exceeds the total"
             ),
-            words(
-                "Waiting for creating a placement group", r"The placement group is not ready|(?P<waited>\d{3,}) seconds"
-            ),
         ),
         "the cluster has not enough free GPUs for this engine: a node is missing, or an earlier engine holds them",
         "ray status; wait for the missing node, or end what holds its GPUs",
-        "runtime.gpus-free",
+        "gpu.foreign-processes",
         "vllm/v1/executor/ray_utils.py",
+    ),
+    Signature(
+        "ray.placement-waits",
+        SUSPECT,
+        (words("Waiting for creating a placement group", r"specs for (?P<waited>\d{2,}) seconds"),),
+        "the engine waits for free GPUs: a node is missing, or an earlier engine holds them ({waited} s so far)",
+        "ray status; start the missing node, or end what holds its GPUs",
+        "gpu.foreign-processes",
+        "vllm/v1/executor/ray_utils.py",
+        passing=True,
     ),
     Signature(
         "ray.tp-spread",
@@ -221,11 +231,11 @@ RAY: tuple[Signature, ...] = (
     ),
     Signature(
         "ray.own-cluster",
-        CAUSE,
-        (words("No existing RAY instance detected"),),
-        "vLLM did not find the cluster and started a Ray of its own on this node",
+        NOTE,
+        (words("No existing RAY instance detected"), words("Started a local Ray instance")),
+        "vLLM found no cluster and started a Ray of its own on this node: right for one node, wrong for several",
         "set RAY_ADDRESS to the head's address",
-        "env.ray-address",
+        "env.head-address",
         "vllm/v1/executor/ray_utils.py",
     ),
     Signature(
@@ -234,7 +244,7 @@ RAY: tuple[Signature, ...] = (
         (words("Every node should have a unique IP address"),),
         "two nodes have the same address",
         "set VLLM_HOST_IP on each node to its own fabric address",
-        "cross.addresses-unique",
+        "cross.addresses",
         "vLLM, Ray executor",
     ),
     Signature(
@@ -243,7 +253,7 @@ RAY: tuple[Signature, ...] = (
         (words("does not support ray", r"current platform (?P<platform>\w+) does not support ray"),),
         "vLLM's platform {platform} has no support for Ray",
         "shoal up --local brings a platform plugin for CPUs; on GPUs look why vLLM does not see them",
-        "runtime.vllm-platform",
+        "",
         "vllm/v1/executor/ray_utils.py",
     ),
     Signature(
@@ -256,7 +266,7 @@ RAY: tuple[Signature, ...] = (
         ),
         "a Ray process of this node ended",
         "look for the OOM killer: dmesg | grep -i 'killed process'; then the raylet's own log",
-        "host.memory-free",
+        "host.memory",
         "ray/scripts, agent",
     ),
     Signature(
@@ -270,7 +280,7 @@ RAY: tuple[Signature, ...] = (
         ),
         "a Ray worker was killed from outside, or crashed",
         "look for the OOM killer: dmesg | grep -i 'killed process'; then the worker's own log in the session folder",
-        "host.memory-free",
+        "host.memory",
         "Ray",
     ),
     Signature(

@@ -11,7 +11,7 @@ REPORTS: tuple[Signature, ...] = (
         (),
         "NCCL_IB_HCA{NCCL_IB_HCA} matches no device, so NCCL fell back to sockets",
         "rdma link; then name a device that is there, or unset NCCL_IB_HCA",
-        "env.ib-hca-exists",
+        "env.hca-exists",
         "NCCL_IB_HCA, 'NET/IB : No device found', and channels via NET/Socket; #941 #952",
     ),
     Signature(
@@ -20,7 +20,7 @@ REPORTS: tuple[Signature, ...] = (
         (),
         "the image has no libibverbs, so NCCL fell back to sockets",
         "apt install rdma-core ibverbs-providers in the image",
-        "rdma.libibverbs",
+        "container.rdma-core",
         "'Failed to open libibverbs.so' and channels via NET/Socket",
     ),
     Signature(
@@ -38,7 +38,7 @@ REPORTS: tuple[Signature, ...] = (
         (),
         "NCCL_NET{NCCL_NET} forces sockets",
         "unset NCCL_NET",
-        "env.net-usable",
+        "env.net",
         "NCCL_NET and channels via NET/Socket",
     ),
     Signature(
@@ -48,7 +48,7 @@ REPORTS: tuple[Signature, ...] = (
         "P2P and shared memory are disabled by the environment (NCCL_P2P_DISABLE{NCCL_P2P_DISABLE}, "
         "NCCL_SHM_DISABLE{NCCL_SHM_DISABLE}), so the traffic between GPUs goes over {net}",
         "unset NCCL_P2P_DISABLE and NCCL_SHM_DISABLE",
-        "env.transport-switches",
+        "env.leftovers",
         "both variables and channels via NET/...",
     ),
     Signature(
@@ -57,7 +57,7 @@ REPORTS: tuple[Signature, ...] = (
         (),
         "P2P is disabled by the environment ({variable}), so GPUs of one node talk through shared memory",
         "unset NCCL_P2P_DISABLE and NCCL_P2P_LEVEL",
-        "env.transport-switches",
+        "env.leftovers",
         "NCCL_P2P_DISABLE or NCCL_P2P_LEVEL=LOC, and channels via SHM",
     ),
     Signature(
@@ -75,7 +75,7 @@ REPORTS: tuple[Signature, ...] = (
         (),
         "traffic goes over sockets (NET/Socket), not over RDMA",
         "run again with NCCL_DEBUG=INFO NCCL_DEBUG_SUBSYS=INIT,NET,ENV to see why",
-        "runtime.network-rdma",
+        "",
         "channels via NET/Socket",
     ),
     Signature(
@@ -84,7 +84,7 @@ REPORTS: tuple[Signature, ...] = (
         (),
         "ranks of one communicator use different networks ({told})",
         "compare NCCL_NET_PLUGIN, NCCL_IB_HCA and /dev/infiniband on the nodes",
-        "cross.network-same",
+        "cross.environment",
         "'Using network' of the ranks",
     ),
     Signature(
@@ -93,7 +93,7 @@ REPORTS: tuple[Signature, ...] = (
         (),
         "ranks of one communicator run different NCCL versions ({told})",
         "run the same image on all nodes",
-        "cross.nccl-version",
+        "cross.nccl",
         "'NCCL version' of the ranks",
     ),
     Signature(
@@ -102,7 +102,7 @@ REPORTS: tuple[Signature, ...] = (
         (),
         "the network plugin {plugin} was not found; NCCL uses its own network",
         "unset NCCL_NET_PLUGIN, or name a file of the image",
-        "env.net-plugin-exists",
+        "env.plugin",
         "'NET/Plugin: Could not find' of what NCCL_NET_PLUGIN names",
     ),
     Signature(
@@ -111,7 +111,7 @@ REPORTS: tuple[Signature, ...] = (
         (),
         "GPUDirect RDMA is not used: the data passes through the host's memory (expected on GB10)",
         "modprobe nvidia_peermem, or use the open GPU kernel modules",
-        "gpu.gpudirect",
+        "gpu.gdr-path",
         "'GPU Direct RDMA Disabled for HCA'",
     ),
     Signature(
@@ -120,7 +120,7 @@ REPORTS: tuple[Signature, ...] = (
         (),
         "GPUDirect RDMA is possible and not used: GPU and NIC are too far apart",
         "nvidia-smi topo -m; NCCL_NET_GDR_LEVEL=SYS allows any distance",
-        "gpu.gpudirect",
+        "gpu.gdr-path",
         "'GPU Direct RDMA Enabled for HCA', and channels without GDRDMA",
     ),
 )

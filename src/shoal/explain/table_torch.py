@@ -9,12 +9,14 @@ GLOO: tuple[Signature, ...] = (
         "gloo.loopback-address",
         CAUSE,
         (
-            words("127.0.", r"(?:connectFullMesh|gloo|Gloo|makeDeviceForHostname).*\b127\.0\.[01]\.1\b(?!.*Closing)"),
+            words("gloo", r"gloo.*\b127\.0\.1\.1\b"),
+            words("Gloo", r"Gloo.*\b127\.0\.1\.1\b"),
+            words("connectFullMesh failed", r"connectFullMesh failed.*\b127\.0\.0\.1\b"),
             words("Unable to resolve hostname to a (local) address"),
         ),
         "Gloo took a loopback address for this host: the host's name resolves to 127.0.1.1 or to nothing of its own",
         "set GLOO_SOCKET_IFNAME to the fabric's interface, or mend the host's line in /etc/hosts",
-        "host.hostname-resolves",
+        "host.hostname",
         "gloo transport/tcp; vllm#5094",
     ),
     Signature(
@@ -26,7 +28,7 @@ GLOO: tuple[Signature, ...] = (
         ),
         "GLOO_SOCKET_IFNAME names no interface with an address on this node",
         "ip -br addr; then set GLOO_SOCKET_IFNAME to one plain name",
-        "env.gloo-ifname-exists",
+        "env.gloo-interface",
         "gloo transport/tcp/device.cc",
     ),
     Signature(
@@ -35,7 +37,7 @@ GLOO: tuple[Signature, ...] = (
         (words("connectFullMesh failed"),),
         "Gloo could not connect all ranks to each other: an interface is the wrong one, or a firewall is in between",
         "set GLOO_SOCKET_IFNAME on all nodes; open all TCP ports between them",
-        "env.gloo-ifname-exists",
+        "env.gloo-interface",
         "torch ProcessGroupGloo; vllm#7074",
     ),
     Signature(
@@ -55,7 +57,7 @@ GLOO: tuple[Signature, ...] = (
         (words("Timed out waiting", r"Timed out waiting \d+ms for (?:recv|send) operation"),),
         "a Gloo operation waited in vain for another rank",
         "look for the rank that stands still: its log, its stacks",
-        "runtime.ranks-alive",
+        "",
         "gloo unbound_buffer.cc",
     ),
 )
@@ -83,7 +85,7 @@ TORCH: tuple[Signature, ...] = (
         ),
         "a rank cannot reach the store of rank 0",
         "look at rank 0's log; open all TCP ports between the nodes, and check VLLM_HOST_IP",
-        "cross.tcp-reach",
+        "cross.reachable",
         "torch c10d socket.cpp",
     ),
     Signature(
@@ -92,7 +94,7 @@ TORCH: tuple[Signature, ...] = (
         (words("clients joined", r"waiting for clients\. (?P<joined>\d+/\d+) clients joined"),),
         "not all ranks came: {joined} joined before the time was over",
         "look at the log of the rank that is missing",
-        "runtime.ranks-alive",
+        "",
         "torch c10d TCPStore.cpp",
     ),
     Signature(
@@ -108,7 +110,7 @@ TORCH: tuple[Signature, ...] = (
         ),
         "the store of rank 0 went away: rank 0 ended first",
         "look at rank 0's log",
-        "runtime.ranks-alive",
+        "",
         "torch c10d TCPStore.cpp",
     ),
     Signature(
@@ -123,7 +125,7 @@ TORCH: tuple[Signature, ...] = (
         ),
         "a collective {op} did not end in time: one rank never came to it",
         "find the rank that is behind: its log, its stacks",
-        "runtime.ranks-alive",
+        "",
         "torch ProcessGroupNCCL",
     ),
     Signature(

@@ -2,7 +2,7 @@
 
 from shoal.explain.signature import Role, Signature, words
 
-CAUSE, SYMPTOM, CASCADE = Role.CAUSE, Role.SYMPTOM, Role.CASCADE
+CAUSE, SUSPECT, SYMPTOM, CASCADE = Role.CAUSE, Role.SUSPECT, Role.SYMPTOM, Role.CASCADE
 
 VLLM: tuple[Signature, ...] = (
     Signature(
@@ -17,7 +17,7 @@ VLLM: tuple[Signature, ...] = (
         ),
         "the KV cache is too small for one request of max-model-len ({length} tokens, {needed} GiB needed)",
         "lower --max-model-len, raise --gpu-memory-utilization, or use more GPUs",
-        "runtime.kv-cache-fits",
+        "",
         "vllm/v1/core/kv_cache_utils.py",
     ),
     Signature(
@@ -26,7 +26,7 @@ VLLM: tuple[Signature, ...] = (
         (words("No available memory for the cache blocks"),),
         "no memory is left for the KV cache once the weights are loaded",
         "raise --gpu-memory-utilization, or use more GPUs",
-        "runtime.kv-cache-fits",
+        "",
         "vllm/v1/core/kv_cache_utils.py",
     ),
     Signature(
@@ -51,7 +51,7 @@ VLLM: tuple[Signature, ...] = (
         (words("User-specified max_model_len", r"max_model_len \((?P<length>\d+)\) is greater than the derived"),),
         "max-model-len ({length}) is longer than what the model was made for",
         "lower --max-model-len",
-        "runtime.model-length",
+        "",
         "vllm/config/model.py",
     ),
     Signature(
@@ -65,7 +65,7 @@ VLLM: tuple[Signature, ...] = (
         ),
         "the model is gated: the hub wants a token of an account that was given access",
         "accept the licence on the model's page, and set HF_TOKEN",
-        "env.hub-token",
+        "",
         "huggingface_hub",
     ),
     Signature(
@@ -79,7 +79,7 @@ VLLM: tuple[Signature, ...] = (
         ),
         "there is no model of that name, neither as a folder nor on the hub",
         "correct the model's name or path",
-        "runtime.model-present",
+        "cross.models",
         "huggingface_hub, transformers",
     ),
     Signature(
@@ -93,7 +93,7 @@ VLLM: tuple[Signature, ...] = (
         ),
         "the model is not in the cache, and the hub may not be asked (HF_HUB_OFFLINE)",
         "download it first: hf download MODEL; or unset HF_HUB_OFFLINE",
-        "runtime.model-present",
+        "cross.models",
         "huggingface_hub",
     ),
     Signature(
@@ -109,7 +109,7 @@ VLLM: tuple[Signature, ...] = (
         ),
         "the model hub cannot be reached from this node",
         "mend the node's route to the internet or its proxy, or put the model into HF_HOME and set HF_HUB_OFFLINE=1",
-        "host.hub-reach",
+        "",
         "huggingface_hub",
     ),
     Signature(
@@ -128,7 +128,7 @@ VLLM: tuple[Signature, ...] = (
         ),
         "the model's files are missing or not whole",
         "fetch the model again (git lfs pull, or hf download MODEL)",
-        "runtime.model-whole",
+        "cross.models",
         "vllm default_loader.py, transformers, safetensors",
     ),
     Signature(
@@ -142,16 +142,22 @@ VLLM: tuple[Signature, ...] = (
         ),
         "the model's tokenizer cannot be loaded",
         "fetch the model again; for gpt-oss mount the encodings and set TIKTOKEN_ENCODINGS_BASE",
-        "runtime.model-whole",
+        "cross.models",
         "transformers, openai-harmony",
     ),
     Signature(
         "vllm.remote-code",
         CAUSE,
-        (words("trust_remote_code=True"), words("requires you to execute the configuration file")),
+        (
+            words(
+                "trust_remote_code=True",
+                r"(?:set the option|pass the argument|consider setting) `trust_remote_code=True`",
+            ),
+            words("requires you to execute the configuration file"),
+        ),
         "the model brings code of its own, and that is not allowed",
         "read the code, then set trust-remote-code: true for this model",
-        "env.trust-remote-code",
+        "",
         "vllm/transformers_utils",
     ),
     Signature(
@@ -164,7 +170,7 @@ VLLM: tuple[Signature, ...] = (
         ),
         "this vLLM does not know the model's architecture {arch}",
         "use a newer vLLM, or another model",
-        "runtime.model-supported",
+        "",
         "vllm, transformers",
     ),
     Signature(
@@ -172,12 +178,12 @@ VLLM: tuple[Signature, ...] = (
         CAUSE,
         (
             words("must be divisible by tensor parallel size"),
-            words("is not divisible by", r"(?P<what>[\w ()]+) is not divisible by (?P<by>[\w ()]+)"),
+            words("is not divisible by", r"Error\b.*?(?P<what>[\w ()]+) is not divisible by (?P<by>[\w ()]+)"),
             words("must be divisible by", r"(?:ValueError|AssertionError)\S* .*must be divisible by"),
         ),
         "the model cannot be split into so many parts",
         "choose a tensor-parallel-size that divides the attention heads: shoal fit MODEL",
-        "runtime.parallel-fits",
+        "",
         "vllm/config/model.py",
     ),
     Signature(
@@ -189,16 +195,16 @@ VLLM: tuple[Signature, ...] = (
         ),
         "more ranks are wanted ({ranks}) than this node has GPUs, and no executor for several nodes is chosen",
         "add --distributed-executor-backend ray",
-        "runtime.gpus-free",
+        "gpu.foreign-processes",
         "vllm/config/parallel.py",
     ),
     Signature(
         "vllm.dtype",
         CAUSE,
-        (words("Bfloat16 is only supported on GPUs"),),
+        (words("is only supported on GPUs with compute capability"),),
         "the GPU is too old for bfloat16",
         "add --dtype half",
-        "gpu.arch-supported",
+        "",
         "vllm/platforms/cuda.py",
     ),
     Signature(
@@ -211,7 +217,7 @@ VLLM: tuple[Signature, ...] = (
         ),
         "this GPU or this vLLM does not have the model's quantization",
         "use another form of the model, or remove --quantization",
-        "runtime.model-supported",
+        "",
         "vllm",
     ),
     Signature(
@@ -224,7 +230,7 @@ VLLM: tuple[Signature, ...] = (
         ),
         "vLLM was called wrongly: {told}",
         "vllm serve --help=all; correct the model's entry in the registry",
-        "runtime.vllm-options",
+        "",
         "argparse",
     ),
     Signature(
@@ -251,8 +257,8 @@ VLLM: tuple[Signature, ...] = (
             words("Python.h: No such file or directory"),
         ),
         "a compiler that vLLM needs at the start is missing",
-        "install gcc, g++ and the Python headers, or set compilation-config: '{{\"mode\": 0}}'",
-        "container.compiler",
+        "install gcc, g++ and the Python headers, or set the mode of compilation-config to 0",
+        "",
         "Triton, torch inductor",
     ),
     Signature(
@@ -264,7 +270,7 @@ VLLM: tuple[Signature, ...] = (
         ),
         "the chat template or the tool parser is not set up",
         "give --chat-template, or --tool-call-parser with --enable-auto-tool-choice",
-        "runtime.vllm-options",
+        "",
         "vllm/entrypoints",
     ),
     Signature(
@@ -273,7 +279,7 @@ VLLM: tuple[Signature, ...] = (
         (words("LoRA rank", r"LoRA rank (?P<rank>\d+) is greater than max_lora_rank"),),
         "an adapter has rank {rank}, more than max-lora-rank",
         "raise --max-lora-rank",
-        "runtime.vllm-options",
+        "",
         "vllm/lora",
     ),
     Signature(
@@ -286,7 +292,7 @@ VLLM: tuple[Signature, ...] = (
         ),
         "a step of the model did not end in time: a rank or the network stands still",
         "look for the rank that is behind: its log, its stacks",
-        "runtime.ranks-alive",
+        "",
         "vllm multiproc_executor.py, shm_broadcast.py",
     ),
     Signature(
@@ -295,8 +301,17 @@ VLLM: tuple[Signature, ...] = (
         (words("Timed out waiting for engine core processes to start"), words("Timed out waiting for engines to send")),
         "the engine did not come up in time: it still loads or compiles, or a rank waits",
         "raise VLLM_ENGINE_READY_TIMEOUT_S; look what the ranks wait for",
-        "runtime.ranks-alive",
+        "",
         "vllm/v1/engine/core_client.py",
+    ),
+    Signature(
+        "vllm.worker-killed",
+        SUSPECT,
+        (words("exit code: -", r"(?:[wW]orker|proc).* died.*exit code: -9"),),
+        "a rank was killed from outside (signal 9): most often the host's memory ran out",
+        "dmesg | grep -i 'killed process'",
+        "host.oom",
+        "vllm multiproc_executor.py",
     ),
     Signature(
         "vllm.worker-failed",
@@ -304,6 +319,7 @@ VLLM: tuple[Signature, ...] = (
         (
             words("failed to initialize", r"RuntimeError: Worker \d+ failed to initialize"),
             words("died unexpectedly", r"(?:Worker proc \S+|RayWorkerProc rank=\S+) died unexpectedly"),
+            words("died, exit code", r"Worker \w+ pid \d+ died, exit code"),
             words("WorkerProc initialization failed"),
             words("WorkerProc failed to start"),
             words("WorkerProc hit an exception"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from shoal.explain.signature import Role, Signature
 from shoal.explain.story import Hit, Story
 from shoal.explain.table import OTHER, REPORT
+from shoal.explain.table_nccl import WARNING
 from shoal.explain.transports import Report, differences, reports
 from shoal.nccl.rank import Rank
 
@@ -106,7 +107,7 @@ def explain(stories: Sequence[Story]) -> Explanation:
 
 def _found(stories: Sequence[Story], ranks: Sequence[Rank]) -> list[_Finding]:
     """Every known line that matters, in the order of sources and lines."""
-    silent = {Role.BENIGN, Role.ALIVE, Role.STOP, Role.ECHO}
+    silent = {Role.BENIGN, Role.ALIVE, Role.STEP, Role.STOP, Role.ECHO}
     hits = (hit for story in stories for hit in sorted(story.hits.values(), key=lambda hit: hit.line))
     return [_told(hit, ranks) for hit in hits if hit.signature.role not in silent and not _survived(hit, stories)]
 
@@ -156,19 +157,22 @@ def _judged(report: Report) -> _Finding:
 
 
 def _survived(hit: Hit, stories: Sequence[Story]) -> bool:
-    """An error without a known cause before signs of health, or the noise of an ordered end."""
+    """What passed: an error without a known cause before signs of health, a wait that ended, the noise of an end."""
+    story = next(story for story in stories if story.source == hit.source)
+    if hit.signature.passing:
+        return hit.last < max(story.last(Role.ALIVE), story.last(Role.STEP))
     if hit.signature is not OTHER and hit.signature.role not in {Role.SYMPTOM, Role.CASCADE}:
         return False
-    story = next(story for story in stories if story.source == hit.source)
     return hit.last < story.last(Role.ALIVE) or hit.line > story.first(Role.STOP)
 
 
 def _root(stories: Sequence[Story], ranks: Sequence[Rank]) -> _Finding | None:
     """The first cause: in a source the earliest line; among sources the earliest time, if all tell it on one clock."""
-    for wanted in (_is_known_cause, _is_other):
+    tiers = [_is_known_cause, _is_other, *([_is_warning] if _trouble(stories, ranks) else [])]
+    for wanted in tiers:
         firsts = []
         for story in stories:
-            hits = [hit for hit in story.hits.values() if wanted(hit) and not _survived(hit, stories)]
+            hits = [hit for hit in story.hits.values() if wanted(hit, story) and not _survived(hit, stories)]
             if hits:
                 firsts.append(min(hits, key=lambda hit: hit.line))
         if firsts:
@@ -176,12 +180,17 @@ def _root(stories: Sequence[Story], ranks: Sequence[Rank]) -> _Finding | None:
     return None
 
 
-def _is_known_cause(hit: Hit) -> bool:
+def _is_known_cause(hit: Hit, _: Story) -> bool:
     return hit.signature.role in {Role.CAUSE, Role.SUSPECT} and hit.signature is not OTHER
 
 
-def _is_other(hit: Hit) -> bool:
+def _is_other(hit: Hit, _: Story) -> bool:
     return hit.signature is OTHER
+
+
+def _is_warning(hit: Hit, story: Story) -> bool:
+    """A warning that no signature knows, where it came before the consequences."""
+    return hit.signature is WARNING and hit.line < story.first(Role.CASCADE)
 
 
 def _earliest(hits: Sequence[Hit]) -> Hit:
@@ -224,7 +233,7 @@ def _explanation(
         status,
         verdict,
         root.signature.id,
-        "low" if root.signature is OTHER else confidence,
+        "low" if root.signature in {OTHER, WARNING} else confidence,
         root.fix,
         root.signature.confirm,
         tuple(dict.fromkeys(evidence))[:MOST_EVIDENCE],

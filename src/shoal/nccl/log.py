@@ -16,7 +16,7 @@ MARK = b" NCCL "
 # host:pid:tid [device] [file:line [(function)]] NCCL LEVEL text; in front of it anything.
 HEAD = re.compile(rb"([\w.\-]+):(\d+):(\d+) \[(-?\d+)\](?: [\w./+\-]+:\d+(?: \([^)]*\))?)?$")
 HEAD_INSIDE = re.compile(rb"(?<![\w.\-])(?=[\w.\-]+:\d+:\d+ \[-?\d+\] (?:[\w./+\-]+:\d+ )?(?:\([^)]*\) )?NCCL )")
-RAY_IP = re.compile(rb"\(\w+ pid=\d+, ip=([\w.:]+)\)")
+RAY_IP = re.compile(rb"\(\w* ?pid=\d+, ip=([\w.:]+)\)")
 LEVEL = re.compile(rb"([A-Z]+) ?")
 ENV = re.compile(rb"(NCCL_\w+) set (?:by environment )?to (.*)")
 CHANNEL = re.compile(rb"via (P2P|SHM|(?:COLL)?NET/[^/]+)(\S*)")
@@ -32,10 +32,10 @@ GID = re.compile(rb"(?:IbDev|Dev) (\d+) Port \d+ qpn \d+ mtu \d+ GID (-?\d+) \((
 MISSING = re.compile(rb"Could not find: *(\S+?)\.? |Plugin load \(([^)]*)\) returned|when loading (\S+)")
 LOADED = re.compile(rb"Loaded net plugin (.+?) \(v\d+\)")
 USING = re.compile(rb"Using (?:\[\d+\])?([\w.\-]+):")
-REPEATED = re.compile(rb" \[repeated \d+x across cluster\].*$")
+REPEATED = re.compile(rb"(?:\x1b\[[0-9;]*m)? ?\[repeated \d+x across cluster\].*$")
 # First words of lines that tell a person about rings and trees, and nothing that is judged here.
 PLAIN = frozenset(
-    b"Ring Tree Trees NVLS Pattern === Check [Proxy New Connected threadThresholds CC Init MNNVL RAS "
+    b"Ring Tree Trees NVLS Pattern === Check [Proxy New Connected threadThresholds CC Init MNNVL "
     b"[Service Skipping Setting ncclTopoGetCpuAffinity: ncclP2pSchedule:".split()
 )
 
@@ -129,7 +129,9 @@ class NcclReader:
 def shown(line: bytes) -> str:
     """A line as evidence shows it: decoded, without colours and control characters, at most 400 characters."""
     text = ANSI.sub(b"", line[:2000]).decode("utf-8", errors="replace").strip()
-    return "".join(char if char.isprintable() else " " for char in text)[:400]
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    return text[:400]
 
 
 ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
@@ -281,6 +283,13 @@ def _distance(rank: Rank, text: bytes, line: bytes, number: int) -> None:
         _say(rank, "gdr distance", line, number)
 
 
+def _p2p(rank: Rank, text: bytes, line: bytes, number: int) -> None:
+    """The plugin of HPC-X says its name so: "P2P plugin IBext_v8"."""
+    if text.startswith(b"P2P plugin "):
+        rank.plugin = shown(REPEATED.sub(b"", text[11:]))
+        _say(rank, "plugin", line, number)
+
+
 def _bootstrap(rank: Rank, text: bytes, line: bytes, number: int) -> None:
     del line, number
     if found := USING.search(text):
@@ -298,6 +307,7 @@ ACTS: dict[bytes, Act] = {
     b"ncclCommSplit": _comm,
     b"CollNet": _channel,
     b"GPU": _distance,
+    b"P2P": _p2p,
     b"Failed": _failed,
     b"Bootstrap": _bootstrap,
     b"Bootstrap:": _bootstrap,

@@ -30,7 +30,7 @@ def explain_paths(paths: Sequence[str]) -> Explanation:
 
 
 def files(paths: Sequence[str]) -> list[str]:
-    """Every file meant: folders give all files below them, in the order of their names.
+    """Every file meant: folders give all files below them that are not hidden, in the order of their names.
 
     Raises:
         UsageError: there is no such file, or more than anyone means.
@@ -40,7 +40,7 @@ def files(paths: Sequence[str]) -> list[str]:
         if str(path) == "-" or path.is_file() or path.is_fifo():
             names.append(str(path))
         elif path.is_dir():
-            names += sorted(str(file) for file in path.rglob("*") if file.is_file())
+            names += sorted(str(file) for file in path.rglob("*") if file.is_file() and _is_log(file.relative_to(path)))
         else:
             raise UsageError(f"no such file: {path}", fix="shoal explain FILE")
         if len(names) > MOST_FILES:
@@ -49,6 +49,11 @@ def files(paths: Sequence[str]) -> list[str]:
                 fix="name the logs of one run: shoal explain FILE FILE ...",
             )
     return list(dict.fromkeys(names))
+
+
+def _is_log(below: Path) -> bool:
+    """Hidden files are a program's own notes."""
+    return not any(part.startswith(".") for part in below.parts)
 
 
 def pieces(name: str) -> Iterator[bytes]:

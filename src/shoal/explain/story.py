@@ -56,16 +56,17 @@ class Story:
 
     def read(self, chunks: Iterable[bytes]) -> None:
         """All of a source, in pieces of any size."""
-        carry = b""
+        carry, begun = b"", False
         for chunk in chunks:
             lines = (carry + chunk).split(b"\n")
             carry = lines.pop()
+            begun = begun and not lines
             self.feed(lines)
             if len(carry) > LONGEST:  # a line without end: read what is there, under the same number
                 self.feed([carry])
                 self.lines -= 1
-                carry = b""
-        if carry:
+                carry, begun = b"", True
+        if carry or begun:
             self.feed([carry])
 
     def feed(self, lines: Sequence[bytes]) -> list[Hit]:

@@ -224,6 +224,7 @@ LIFE: tuple[Signature, ...] = (
         STOP,
         (
             words("Waiting for application shutdown"),
+            words("Force kill actor request has received"),
             words("Received SIGTERM", r"(?i)received sigterm"),
             words("received SIGTERM"),
             words("KeyboardInterrupt"),

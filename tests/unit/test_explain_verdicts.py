@@ -176,6 +176,36 @@ def test_a_cause_among_consequences(before: list[str], later: list[str]) -> None
     assert told(text(before), text([*later, cause])).root_cause == "cuda.out-of-memory"
 
 
+HARMLESS = [
+    line for name, line in KNOWN if ALL[name].role in {Role.BENIGN, Role.NOTE, Role.STEP, Role.ALIVE, Role.ECHO}
+]
+
+
+@given(st.lists(st.sampled_from(HARMLESS)), st.lists(st.sampled_from(HARMLESS)), st.sampled_from(VERSIONS))
+def test_scary_lines_are_no_alarm(before: list[str], later: list[str], version: str) -> None:
+    """A healthy start stays one among any number of lines that only look bad."""
+    quiet = [line for line in (*before, *later) if line.startswith("WARN ")]
+    lines = [*before, *spoken([*rank(version), *quiet], version), *later, "INFO:     Application startup complete."]
+    result = told(text([line for line in lines if not line.startswith("WARN ")]))
+    assert (result.status, result.root_cause) == ("ok", None)
+
+
+def test_a_healthy_start_of_vllm_over_two_nodes() -> None:
+    """What vLLM, Ray and NCCL say at a start that goes well is no alarm, with all its waits and warnings."""
+    start = (DATA / "vllm-0.32-start.log").read_text(encoding="utf-8").splitlines()
+    waits = ["INFO 11-23 05:42:18 [ray_utils.py:233] Waiting for creating a placement group of specs for 150 seconds."]
+    nccl = spoken(rank("2.28.9", network="IBext_v8"), "2.28.9")
+    result = told(text([*start[:8], *waits, *start[8:12], *nccl, *start[12:]]))
+    assert (result.status, result.root_cause, result.confidence) == ("ok", None, "high")
+
+
+def test_a_start_that_waits_for_a_node() -> None:
+    """A log that ends in waiting for the placement group says what it waits for."""
+    start = (DATA / "vllm-0.32-start.log").read_text(encoding="utf-8").splitlines()[:8]
+    waits = ["INFO 11-23 05:42:18 [ray_utils.py:233] Waiting for creating a placement group of specs for 150 seconds."]
+    assert told(text([*start, *waits])).root_cause == "ray.placement-waits"
+
+
 def test_a_closed_connection_is_no_cause() -> None:
     """The rank that lost its peer tells who that was, and that the cause is there."""
     result = told(ended("2.28.9", *CASCADES))

@@ -41,8 +41,16 @@ class LocalHost:
             raise TimedOut(f"{self.name}: {' '.join(argv)} did not end within {timeout:g} s") from error
         return Result.of(argv, _code(child.returncode), out, err).require(ok, self.name)
 
-    def stream(self, argv: Sequence[str], *, timeout: float, on_line: Callable[[str], None]) -> Result:
+    def stream(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        on_line: Callable[[str], None],
+        env: Mapping[str, str] | None = None,
+    ) -> Result:
         """Run a command and hand over each line of its output as it comes; any exit code is the caller's to judge.
+        ``env`` is its whole environment, by default this process's own.
 
         Raises:
             TimedOut: it ran longer than ``timeout`` seconds; its process group was killed.
@@ -51,7 +59,12 @@ class LocalHost:
         with (
             tempfile.TemporaryFile() as errors,
             subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+                argv,
+                env=None if env is None else dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
             ) as child,
         ):
             lines = []

@@ -207,6 +207,7 @@ def run_record(plan: ClusterPlan, spec: LocalSpec) -> RunRecord:
         temp_dir=str(spec.temp_dir),
         log_dir=str(spec.state_dir / "logs"),
         api_key_file=str(spec.state_dir / "api.key"),
+        ray_address=f"{plan.head.address}:{plan.head.ports.gcs}",
         nodes=nodes,
     )
 

@@ -50,6 +50,7 @@ class RunRecord(BaseModel):
     temp_dir: str
     log_dir: str
     api_key_file: str
+    ray_address: str = ""
     nodes: tuple[NodeRecord, ...]
     procs: tuple[Proc, ...] = ()
 

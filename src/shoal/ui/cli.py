@@ -19,6 +19,7 @@ VERBS = {
     "logs": "Show what the nodes and the engine said.",
     "explain": "Say what a log means: cause, evidence, fix.",
     "events": "Show what happened, and what was decided.",
+    "bench": "Measure what the fabric carries.",
     "down": "Take the cluster down and leave nothing behind.",
     "lab": "Rehearse on one machine: hosts, a simulated engine, faults.",
     "doctor": "Say what is wrong on machines, and what mends it.",

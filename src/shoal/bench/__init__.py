@@ -1,0 +1,1 @@
+"""Measured evidence: what the fabric carries between the ranks of a cluster."""

@@ -1,0 +1,29 @@
+"""Which Ray cluster is to be measured, and the environment that reaches it."""
+
+from collections.abc import Mapping
+
+from shoal.agent.ray_command import is_loopback
+from shoal.errors import NotRunning, UsageError
+from shoal.ops.local import cluster_dir, running
+
+
+def target(env: Mapping[str, str], address: str) -> tuple[str, dict[str, str]]:
+    """Address of the GCS, and the environment of a driver for it: what is named, what is set, or the local cluster.
+
+    Raises:
+        NotRunning: nothing is named or set, and no local cluster is up.
+        UsageError: the address is no HOST:PORT.
+    """
+    told = address or env.get("RAY_ADDRESS", "").strip()
+    if told:
+        if not told.rpartition(":")[0] or not told.rpartition(":")[2].isdigit():
+            raise UsageError(f"--address {told}: expected HOST:PORT", fix="--address 192.168.100.1:6379")
+        return told, {**env, "RAY_ADDRESS": told}
+    record = running(env)
+    if record is None or not record.ray_address:
+        raise NotRunning("no cluster is up on this machine", fix="shoal up --local, or --address HOST:PORT")
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(cluster_dir(env) / "ray.token")}
+    # Ray would replace 127.0.0.1 by the machine's address on the LAN.
+    stay = is_loopback(record.ray_address.rpartition(":")[0])
+    loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if stay else {}
+    return record.ray_address, {**env, **token, **loopback, "RAY_ADDRESS": record.ray_address}

@@ -183,10 +183,11 @@ def test_the_banner_names_what_nothing_reads(heard: Heard) -> None:
 
 def test_the_banner_masks_secrets(heard: Heard) -> None:
     """No secret is in the banner, though its name is; the path of a token is told."""
-    secrets = {"HF_TOKEN": "hf_1", "VLLM_API_KEY": "k", "RAY_AUTH_TOKEN": "t"}
+    secrets = {"HF_TOKEN": "hf_1", "HUGGING_FACE_HUB_TOKEN": "hf_2", "VLLM_API_KEY": "k", "RAY_AUTH_TOKEN": "t"}
     banner(heard.log, secrets | {"RAY_AUTH_TOKEN_PATH": "/s/ray.token"})
     assert [line for line in heard.lines if not line.endswith("(default)")] == [
         f"HF_TOKEN={MASK} (set)",
+        f"HUGGING_FACE_HUB_TOKEN={MASK} (set)",
         f"RAY_AUTH_TOKEN={MASK} (set)",
         "RAY_AUTH_TOKEN_PATH=/s/ray.token (set)",
         f"VLLM_API_KEY={MASK} (set)",

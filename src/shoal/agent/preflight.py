@@ -12,7 +12,7 @@ from shoal.spec.env import TABLE, AgentSettings
 from shoal.spec.env_table import UNREAD
 
 # Variables of others that shape what happens here, by prefix.
-SHOWN = ("NCCL_", "GLOO_", "UCX_", "CUDA_VISIBLE", "NVIDIA_VISIBLE", "RAY_", "VLLM_", "HF_", "OMP_")
+SHOWN = ("NCCL_", "GLOO_", "UCX_", "CUDA_VISIBLE", "NVIDIA_VISIBLE", "RAY_", "VLLM_", "HF_", "HUGGING_FACE_", "OMP_")
 OURS = ".shoal"
 
 

@@ -1,9 +1,11 @@
-"""Three machines with Docker engines: two that serve a model together, and one for all that goes wrong."""
+"""Three machines with Docker engines: two that serve a model together, and one for all that goes wrong.
+
+They live as long as one module's tests: what runs after them is to find nothing of theirs.
+"""
 
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.docker.deployment import Deployment, wait_status
-from tests.docker.machine import Machine, join, machine
+from tests.docker.machine import Machine, join, machine, own_folder
 
 from shoal.engine.models import resolve
 from shoal.host.local import LocalHost
@@ -32,8 +34,8 @@ TOOLS = (
 )
 HEAD, WORKER, LONER = "192.168.100.1", "192.168.100.2", "192.168.100.3"
 ENGINE = f"http://{HEAD}:8701/status"
+FOLDER, HUB_NAME = "smollm2", "shoal-tests/SmolLM2-135M"
 RAY_TOKEN = "a-token-of-this-test-only-" + "0" * 38
-# What an agent with malformed settings is given a minute for begins early, beside the rest.
 MALFORMED = {"VLLM_HOST_IP": LONER, "RAY_ADDRESS": f"{HEAD}:6379", "RAY_MODE": "wroker"}
 
 
@@ -46,11 +48,26 @@ def tools() -> None:
         pytest.skip(f"not installed: {', '.join(missing)} (apt install docker.io docker-compose iproute2)")
 
 
-@pytest.fixture(scope="session")
-def model() -> Path:
-    """The small model as a folder, converted once and kept in shoal's cache."""
-    found = resolve(builtin()["smollm2"], cache_dir(environ()), LocalHost(), lambda _: None, sys.executable)
-    return Path(found)
+@pytest.fixture(scope="module")
+def models(tools: None) -> Iterator[Path]:
+    """A folder of models: the small one as a folder, and once more as the hub's client keeps what it has fetched."""
+    found = Path(resolve(builtin()["smollm2"], cache_dir(environ()), LocalHost(), lambda _: None, sys.executable))
+    with own_folder() as made:
+        commit = "0" * 40
+        kept = made / "hub" / f"models--{HUB_NAME.replace('/', '--')}"
+        (kept / "refs").mkdir(parents=True)
+        (kept / "refs/main").write_text(commit)
+        for folder in (made / FOLDER, kept / "snapshots" / commit):
+            shutil.copytree(found, folder, copy_function=_link)
+        yield made
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for the same bytes, where both lie on one file system."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 @dataclass(frozen=True)
@@ -62,15 +79,13 @@ class Boxes:
     loner: Machine
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def boxes(tools: None) -> Iterator[Boxes]:
     """All three, up; a cable lies between the first two."""
     with ExitStack() as stack:
         made = []
         for name, address in (("box1", HEAD), ("box2", WORKER), ("box3", LONER)):
-            # Not below pytest's folder: the path of a socket ends at 107 bytes, and /tmp is the machine's own.
-            work = Path(tempfile.mkdtemp(prefix="shoal-docker-", dir="/var/tmp"))
-            made.append(stack.enter_context(machine(name, address, work)))
+            made.append(stack.enter_context(machine(name, address, stack.enter_context(own_folder()))))
         join(made[0], made[1])
         made[2].ok("ip", "link", "add", "fab0", "type", "veth", "peer", "name", "fab1")
         made[2].ok("ip", "address", "add", f"{LONER}/24", "dev", "fab0")
@@ -79,9 +94,9 @@ def boxes(tools: None) -> Iterator[Boxes]:
         yield Boxes(*made)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def malformed(boxes: Boxes) -> Deployment:
-    """A worker whose settings are malformed, just started."""
+    """A worker whose settings are malformed. It takes a minute to end, which passes while the others come up."""
     found = Deployment(boxes.loner, "worker", "malformed")
     found.render()
     found.fill(MALFORMED)
@@ -95,7 +110,7 @@ class Pair:
 
     head: Deployment
     worker: Deployment
-    model: str
+    settings: dict[str, str]  # of the head
 
     def wait_ready(self) -> None:
         """Until the engine has produced a token."""
@@ -107,22 +122,22 @@ class Pair:
         return (self.head.folder / "state/api.key").read_text().strip()
 
 
-@pytest.fixture(scope="session")
-def started(boxes: Boxes, malformed: Deployment, model: Path) -> Pair:
+@pytest.fixture(scope="module")
+def started(boxes: Boxes, malformed: Deployment, models: Path) -> Pair:
     """Both folders rendered, their `.env` filled in, both up; the worker first."""
     worker, head = Deployment(boxes.worker, "worker"), Deployment(boxes.head, "head")
     token = "/var/lib/shoal/ray.token"
-    common = {"MODEL_CACHE": str(model.parent), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token}
+    common = {"MODEL_CACHE": str(models), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token}
     for folder in (worker, head):
         folder.render()
         folder.secret("ray.token", RAY_TOKEN)
     worker.fill(common | {"VLLM_HOST_IP": WORKER, "RAY_ADDRESS": f"{HEAD}:6379"})
-    head.fill(
-        common | {"VLLM_HOST_IP": HEAD, "SHOAL_EXPECT": f"{HEAD}:1,{WORKER}:1", "MODEL_NAME": f"/models/{model.name}"}
-    )
+    expect = f"{HEAD}:1,{WORKER}:1"
+    settings = common | {"VLLM_HOST_IP": HEAD, "SHOAL_EXPECT": expect, "MODEL_NAME": f"/models/{FOLDER}"}
+    head.fill(settings)
     worker.compose("up", "-d")
     head.compose("up", "-d")
-    return Pair(head, worker, model.name)
+    return Pair(head, worker, settings)
 
 
 @pytest.fixture

@@ -50,7 +50,8 @@ class Deployment:
     def fill(self, values: Mapping[str, str], line_end: str = "\n") -> None:
         """``cp .env.example .env``, then edit: the line that sets a variable, or that shows it as a comment."""
         lines = (self.folder / ".env.example").read_text().splitlines()
-        left = {"SHOAL_IMAGE": IMAGE, "SHOAL_NUM_CPUS": "1"} | dict(values)
+        # Docker makes a folder that is missing, and that of the example would be one of this machine.
+        left = {"SHOAL_IMAGE": IMAGE, "SHOAL_NUM_CPUS": "1", "MODEL_CACHE": "./models"} | dict(values)
         for index, line in enumerate(lines):
             name = line.removeprefix("#").partition("=")[0]
             if "=" in line and name in left:

@@ -6,6 +6,7 @@ and links away, also where the test run was killed.
 """
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from typing import Any
 
 IMAGE = "shoal-test:vllm-cpu"
 WITHOUT_RAY = "shoal-test:without-ray"  # the same, but that nobody finds Ray in it
+PLACE, PREFIX, SETTLED = "/var/tmp", "shoal-docker-", 600.0  # seconds until a folder without a lock is a dead one
 VENV = Path(sys.prefix)
 BASE = Path(sys.base_prefix)
 
@@ -172,28 +175,61 @@ def _prepare(work: Path) -> None:
     (work / "image.tar").write_bytes(_image())
 
 
-def _dockerd(work: Path, group: str) -> list[str]:
+def _dockerd(work: Path) -> list[str]:
     return [
         f"--host=unix://{work}/docker.sock", f"--data-root={work}/data", f"--exec-root={work}/exec",
         f"--pidfile={work}/docker.pid", "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false",
-        f"--add-runtime=checkout={work}/runtime", "--default-runtime=checkout", f"--cgroup-parent=/{group}",
+        f"--add-runtime=checkout={work}/runtime", "--default-runtime=checkout", f"--cgroup-parent=/{work.name}",
     ]  # fmt: skip
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder that is taken away at the end, with all of a machine in it.
+
+    Not below pytest's folder: the path of a socket ends at 107 bytes, and /tmp is each machine's own. A folder whose
+    test run was killed is known by a lock that nobody holds, and goes now.
+    """
+    for path in Path(PLACE).glob(f"{PREFIX}*"):
+        if time.time() - path.stat().st_mtime > SETTLED and (left := _locked(path)) is not None:
+            _remove(path)
+            os.close(left)
+    work = Path(tempfile.mkdtemp(prefix=PREFIX, dir=PLACE))
+    handle = _locked(work)
+    try:
+        yield work
+    finally:
+        _remove(work)
+        if handle is not None:
+            os.close(handle)
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor that holds the folder's lock; None where another process does."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
 
 
 @contextmanager
 def machine(name: str, address: str, work: Path) -> Iterator[Machine]:
     """A machine with an engine that answers and has the image; at the end nothing of it is left."""
     _prepare(work)
-    group = work.name
     argv = [
         "setpriv", "--pdeathsig", "KILL",
         "unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc",
-        "sh", "-c", BOOT, "boot", name, str(work), *_dockerd(work, group),
+        "sh", "-c", BOOT, "boot", name, str(work), *_dockerd(work),
     ]  # fmt: skip
     with (work / "dockerd.log").open("wb") as log:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+    first = 0
     try:
-        made = Machine(name, address, work, _first_process(process.pid))
+        first = _first_process(process.pid)
+        made = Machine(name, address, work, first)
         until(
             lambda: process.poll() is not None or made.run("docker", "version").returncode == 0,
             60,
@@ -206,7 +242,8 @@ def machine(name: str, address: str, work: Path) -> Iterator[Machine]:
     finally:
         process.kill()  # its child goes with it, and with that one the whole machine
         process.wait(30)
-        _remove(work, group)
+        # A first process is gone only when all others of its machine are.
+        until(lambda: not first or not Path(f"/proc/{first}").exists(), 30, lambda: f"{name} does not end")
 
 
 def _load(made: Machine, tag: str, *env: str) -> None:
@@ -215,9 +252,9 @@ def _load(made: Machine, tag: str, *env: str) -> None:
     made.ok("docker", "import", *changes, str(made.work / "image.tar"), tag)
 
 
-def _remove(work: Path, group: str) -> None:
-    """The folder, and the control groups, which outlive their processes."""
-    for folder in (*Path("/sys/fs/cgroup").glob(f"*/{group}"), Path("/sys/fs/cgroup", group)):
+def _remove(work: Path) -> None:
+    """The folder, and the control groups of its name, which outlive their processes."""
+    for folder in (*Path("/sys/fs/cgroup").glob(f"*/{work.name}"), Path("/sys/fs/cgroup", work.name)):
         for below, _, _ in os.walk(folder, topdown=False):
             until(lambda below=below: _rmdir(below), 10, lambda below=below: f"{below} is still in use")
     shutil.rmtree(work)

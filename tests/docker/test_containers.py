@@ -2,10 +2,11 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
-from tests.docker.conftest import HEAD, RAY_TOKEN, WORKER, Pair
-from tests.docker.deployment import ask, document, wait_status
+from tests.docker.conftest import ENGINE, HEAD, HUB_NAME, RAY_TOKEN, WORKER, Pair
+from tests.docker.deployment import Deployment, ask, document, wait_status
 from tests.docker.machine import until
 
 from shoal.ops import pyz
@@ -13,6 +14,7 @@ from shoal.ops import pyz
 pytestmark = pytest.mark.docker
 AGENT = f"http://{WORKER}:8700/status"
 API = f"http://{HEAD}:8000"
+WROKER = "Input should be 'head' or 'worker'; expected `head` or `worker`; did you mean \"worker\"?"
 QUESTION = {
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
     "max_tokens": 30,
@@ -32,9 +34,15 @@ def in_order(stages: list[str], wanted: list[str]) -> bool:
     return all(stage in rest for stage in wanted)
 
 
+def served(pair: Pair) -> str:
+    """The model's name, as the API tells it."""
+    return str(json.loads(ask(pair.worker.machine, f"{API}/v1/models", key=pair.key)[1])["data"][0]["id"])
+
+
 def answer(pair: Pair) -> str:
     """What the model says to the question, asked from the other machine."""
-    status, body = ask(pair.worker.machine, f"{API}/v1/chat/completions", QUESTION | {"model": pair.model}, pair.key)
+    question = QUESTION | {"model": served(pair)}
+    status, body = ask(pair.worker.machine, f"{API}/v1/chat/completions", question, pair.key)
     assert status == 200, body
     return str(json.loads(body)["choices"][0]["message"]["content"])
 
@@ -100,11 +108,10 @@ def test_a_stopped_worker_drains_and_leaves_and_comes_back(pair: Pair) -> None:
     assert (state["Status"], state["ExitCode"]) == ("exited", 0)
     left = [stage for stage, _ in told(machine.logs("ray-worker")[before:])]
     assert in_order(left, ["DRAIN", "STOPPED"])
-    url = f"http://{HEAD}:8701/status"
     until(
-        lambda: document(pair.head.machine, url).get("state") != "ready",
+        lambda: document(pair.head.machine, ENGINE).get("state") != "ready",
         60,
-        lambda: f"the engine is not ready: {document(pair.head.machine, url)}",
+        lambda: f"the engine is not ready: {document(pair.head.machine, ENGINE)}",
     )
     pair.worker.compose("start")
     wait_status(machine, AGENT, "up", 90)
@@ -112,9 +119,10 @@ def test_a_stopped_worker_drains_and_leaves_and_comes_back(pair: Pair) -> None:
     assert "Paris" in answer(pair)
 
 
-def test_docker_restarts_a_worker_whose_first_process_was_killed(pair: Pair) -> None:
+def test_docker_restarts_a_worker_whose_first_process_was_killed(started: Pair) -> None:
     """Killed from outside, the container is started again by its policy, and the node joins again."""
-    machine = pair.worker.machine
+    machine = started.worker.machine
+    wait_status(machine, AGENT, "up", 90)
     before = machine.inspect("ray-worker")
     machine.ok("kill", "-KILL", str(before["State"]["Pid"]))
     until(
@@ -123,3 +131,42 @@ def test_docker_restarts_a_worker_whose_first_process_was_killed(pair: Pair) -> 
         lambda: str(machine.inspect("ray-worker")["State"]),
     )
     wait_status(machine, AGENT, "up", 90)
+
+
+def test_a_key_of_the_registry_serves_a_model_of_the_hub(started: Pair) -> None:
+    """Another MODEL_NAME and `up -d`: the head begins anew, the worker joins it again, and the model answers."""
+    pair, head = started, started.head
+    (head.folder / "models.yaml").write_text(f"small:\n  model: {HUB_NAME}\n  max-model-len: 1024\n")
+    head.fill(pair.settings | {"MODEL_NAME": "small", "HF_HUB_OFFLINE": "1"})
+    head.compose("up", "-d")
+    wait_status(head.machine, ENGINE, "waiting", 60)
+    pair.wait_ready()
+    assert (served(pair), "Paris" in answer(pair)) == ("small", True)
+    assert f"small: {HUB_NAME}" in head.machine.logs("vllm")
+
+
+def test_malformed_settings_turn_unhealthy_and_end_with_78(started: Pair, malformed: Deployment) -> None:
+    """`RAY_MODE=wroker`: one line, unhealthy within its minute, exit code 78, and a restart only after that minute."""
+    name = "ray-wroker"
+    machine = malformed.machine
+    assert f"RAY_MODE='wroker': {WROKER}" in machine.wait_log(name, "CONFIG", 30)
+    until(lambda: "die" in actions(malformed, name), 100, lambda: str(machine.inspect(name)["State"]))
+    seen = events(malformed, name)
+    names = actions(malformed, name)
+    died = seen[names.index("die")]
+    assert "health_status: unhealthy" in names[: names.index("die")]
+    assert died["Actor"]["Attributes"]["exitCode"] == "78"
+    assert died["time"] - seen[names.index("start")]["time"] >= 60
+    until(lambda: machine.inspect(name)["RestartCount"] > 0, 10, lambda: str(machine.inspect(name)["State"]))
+
+
+def events(folder: Deployment, container: str) -> list[dict[str, Any]]:
+    """What Docker says happened to a container, in order."""
+    span = ("--since", "30m", "--until", "0s", "--filter", f"container={container}")
+    told = folder.machine.ok("docker", "events", *span, "--format", "{{json .}}")
+    return [json.loads(line) for line in told.splitlines()]
+
+
+def actions(folder: Deployment, container: str) -> list[str]:
+    """The names of these events."""
+    return [event["Action"] for event in events(folder, container)]

@@ -128,6 +128,21 @@ def test_a_gpu_that_somebody_holds_stops_the_start(heard: Heard) -> None:
     assert look(heard.log, FakeHost({}, replies), shared=True) == 1
 
 
+@pytest.mark.parametrize(
+    ("replies", "wanted", "offered"),
+    [({}, 1, 1), ({}, None, 0), (H100, None, 1), (H100, 1, 1), (H100, 0, 0)],
+)
+def test_what_is_wanted_is_offered(heard: Heard, replies: dict[str, str], wanted: int | None, offered: int) -> None:
+    """All GPUs, or as many as are wanted; without a driver they are logical ones."""
+    assert look(heard.log, FakeHost({}, replies), wanted) == offered
+
+
+def test_more_gpus_than_there_are_is_told(heard: Heard) -> None:
+    """A GPU that the driver does not see, or not yet, keeps the node from joining, by number."""
+    with pytest.raises(PreconditionFailed, match=r"SHOAL_NUM_GPUS=2, and nvidia-smi sees 1 GPU\(s\)"):
+        look(heard.log, FakeHost({}, H100), 2)
+
+
 def test_what_a_desktop_uses_is_no_holder() -> None:
     """Up to 1 GiB, or a tenth of a large GPU, is taken for idle; unified memory is not judged."""
     assert parse_held("0, 900, 8192\n1, 8000, 81559\n2, [N/A], [N/A]\n3, 1100, 8192\nx\n") == (Held("3", 1100, 8192),)

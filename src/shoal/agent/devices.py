@@ -24,11 +24,12 @@ class Held:
     total: int
 
 
-def look(log: EventLog, host: Host, *, shared: bool = False) -> int:
-    """Say which GPUs and RDMA devices are present; returns the number of GPUs.
+def look(log: EventLog, host: Host, wanted: int | None = None, *, shared: bool = False) -> int:
+    """Say which GPUs and RDMA devices are present; returns the number of GPUs to offer: ``wanted``, else all.
 
     Raises:
-        PreconditionFailed: the driver does not answer, or somebody else holds a GPU and they are not ``shared``.
+        PreconditionFailed: the driver does not answer or sees fewer than are wanted, or somebody else holds a GPU and
+            they are not ``shared``.
     """
     gpus = _gpus(host)
     if gpus is None:
@@ -38,9 +39,13 @@ def look(log: EventLog, host: Host, *, shared: bool = False) -> int:
         log("preflight", f"{len(gpus)} GPU(s), says nvidia-smi: {names}")
     for words in rdma_words(host):
         log("preflight", words)
-    if gpus and not shared:
+    # Without a driver the number is one of logical GPUs: ranks on CPUs.
+    if gpus is not None and wanted is not None and wanted > len(gpus):
+        what = f"SHOAL_NUM_GPUS={wanted}, and nvidia-smi sees {len(gpus)} GPU(s)"
+        raise PreconditionFailed(what, fix="nvidia-smi   # then mend the driver, or correct SHOAL_NUM_GPUS")
+    if gpus and wanted != 0 and not shared:
         refuse_held(host)
-    return len(gpus or ())
+    return len(gpus or ()) if wanted is None else wanted
 
 
 def _gpus(host: Host) -> tuple[gpu.Gpu, ...] | None:

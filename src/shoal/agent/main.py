@@ -152,11 +152,10 @@ class Agent:
         self._log("failed", f"{words}; looking again every {LOOK_AGAIN:g} s", level="error")
 
     async def _prepare(self) -> None:
-        shared = bool(self._settings.share_gpus)
-        seen = await asyncio.to_thread(devices.look, self._log, self._host, shared=shared)
-        self._gpus = seen if self._settings.num_gpus is None else self._settings.num_gpus
+        await self._end_orphans()  # first: they may hold the GPUs
+        shared, wanted = bool(self._settings.share_gpus), self._settings.num_gpus
+        self._gpus = await asyncio.to_thread(devices.look, self._log, self._host, wanted, shared=shared)
         await asyncio.to_thread(checkup.check_up, self._log, self._host, self._env, self._settings.preflight_ignore)
-        await self._end_orphans()
         preflight.clean(self._log, self._settings)
         self._logs.mkdir(parents=True, exist_ok=True)
 

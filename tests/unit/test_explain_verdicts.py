@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.nccl_logs import PREFIXES, VERSIONS, after, rank, spoken, text
 
+from shoal.checks.catalogue import EVERY
 from shoal.explain.match import KEYS
 from shoal.explain.signature import Role, Signature
 from shoal.explain.story import Story
@@ -278,6 +279,12 @@ def test_a_signature_is_whole(signature: Signature) -> None:
     wrong = signature.role in {Role.CAUSE, Role.SUSPECT, Role.SLOW, Role.SYMPTOM}
     assert (bool(signature.fix) or not wrong, bool(signature.source)) == (True, True)
     assert (signature.cause.endswith("."), signature.id.count(".")) == (False, 1)
+
+
+def test_checks_that_confirm_are_the_doctor_s() -> None:
+    """Each check that a signature names is one of the doctor's."""
+    known = {check.id for check in EVERY}
+    assert sorted({one.confirm for one in ALL.values() if one.confirm} - known) == []
 
 
 def test_enough_signatures() -> None:

@@ -219,7 +219,7 @@ KERNEL: tuple[Signature, ...] = (
         (words("Link down", r"mlx5_core (?P<device>[\w:.]+)\s*\w*: Link down"),),
         "the link of {device} went down",
         "look at the cable and the switch port: ethtool IFNAME",
-        "rdma.link-flaps",
+        "rdma.link-steady",
         "mlx5_core",
     ),
     Signature(

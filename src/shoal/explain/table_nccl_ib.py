@@ -250,7 +250,7 @@ NCCL_IB: tuple[Signature, ...] = (
         ),
         "the RDMA device {device} reported: {event}",
         "rdma link; dmesg | grep mlx5: look for a link that went down",
-        "rdma.link-flaps",
+        "rdma.link-steady",
         "net_ib.cc",
     ),
     Signature(
@@ -259,7 +259,7 @@ NCCL_IB: tuple[Signature, ...] = (
         (words("GID table changed", since="2.27"),),
         "the addresses of an RDMA device changed while it was in use",
         "journalctl -k | grep mlx5; pin the addresses of the RoCE interfaces",
-        "rdma.link-flaps",
+        "rdma.link-steady",
         "net_ib.cc",
     ),
 )

@@ -97,6 +97,13 @@ class EventLog:
         self.listeners: list[Callable[[Event], None]] = []
         self.unwritten = 0
 
+    def masked(self, text: str) -> str:
+        """A text as the log would say it: with every known secret masked."""
+        event = Event("", text)
+        for process in self._processors:
+            event = process(event)
+        return event.message
+
     def __call__(self, name: str, message: str, *, level: Level = "info", **fields: Any) -> None:
         """Record one event."""
         event = Event(name, message, level, self._clock(), fields)

@@ -11,7 +11,8 @@ from aiohttp.test_utils import TestServer as Served
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.engine.client import Answer, EngineClient, Piece, generation_tokens, stream_piece
+from shoal.engine.client import Answer, EngineClient, Piece, parse_counters, stream_piece
+from shoal.engine.watch import Counters
 from shoal.errors import ShoalError
 
 KEY, MODEL = "sesame", "smollm2"
@@ -23,7 +24,12 @@ vllm:generation_tokens_total{engine="1",model_name="a model"} 1.5e+01
 # TYPE vllm:generation_tokens_created gauge
 vllm:generation_tokens_created{engine="0",model_name="a model"} 1.79e+09
 vllm:prompt_tokens_total{engine="0",model_name="a model"} 99.0
+vllm:iteration_tokens_total_bucket{engine="0",le="1.0",model_name="a model"} 3.0
+vllm:iteration_tokens_total_count{engine="0",model_name="a model"} 7.0
+vllm:num_requests_running{engine="0",model_name="a model"} 2.0
+vllm:num_requests_waiting{engine="0",model_name="a model"} 1.0
 """
+COUNTERS = Counters(tokens=56.0, prompt=99.0, iterations=7.0, running=2.0, waiting=1.0)
 
 
 def event(document: object) -> str:
@@ -72,22 +78,23 @@ def test_half_a_line() -> None:
         stream_piece('data: {"choices": [{"del')
 
 
-def test_generation_tokens() -> None:
-    """Generated tokens are summed over all engines, and nothing else is counted."""
-    assert generation_tokens(METRICS) == 56.0
+def test_counters() -> None:
+    """Tokens, prompts, steps and requests are summed over all engines, and nothing else is counted."""
+    assert parse_counters(METRICS) == COUNTERS
+    assert (COUNTERS.progress, COUNTERS.idle, Counters(5.0).idle) == ((56.0, 99.0, 7.0), False, True)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# HELP vllm:generation_tokens_total x\n", "vllm:prompt_tokens_total 5\n"])
 def test_no_counter(text: str) -> None:
     """Text without the counter gives None, which is not zero."""
-    assert generation_tokens(text) is None
+    assert parse_counters(text) is None
 
 
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=8))
 def test_sums(counts: list[int]) -> None:
     """The sum is that of all engines, however many there are."""
     lines = [f'vllm:generation_tokens_total{{engine="{n}"}} {float(count)}' for n, count in enumerate(counts)]
-    assert generation_tokens("\n".join(lines)) == sum(counts)
+    assert parse_counters("\n".join(lines)) == Counters(sum(counts))
 
 
 def test_speed() -> None:
@@ -190,7 +197,7 @@ async def test_no_token(handler: Handler) -> None:
 async def test_no_answer() -> None:
     """A server that accepts and stays silent gives no token, no counter and no health, each within its patience."""
     async with fake("/{path:.*}", never) as server, client_of(server) as client:
-        got = [await client.one_token(0.01), await client.generated_tokens(0.01), await client.healthy(0.01)]
+        got = [await client.one_token(0.01), await client.counters(0.01), await client.healthy(0.01)]
     assert got == [False, None, False]
 
 
@@ -200,7 +207,7 @@ async def test_nobody_there() -> None:
     async with fake("/", never) as server:
         gone = client_of(server)
     async with gone as client:
-        got = [await client.one_token(1.0), await client.generated_tokens(1.0), await client.healthy(1.0)]
+        got = [await client.one_token(1.0), await client.counters(1.0), await client.healthy(1.0)]
         pieces, error = await gather(client)
     assert got == [False, None, False]
     assert pieces == []
@@ -217,7 +224,7 @@ async def test_health_and_counter() -> None:
         return web.Response(text=METRICS if request.path == "/metrics" else "", status=200)
 
     async with fake("/{path:health|metrics}", handler) as server, client_of(server) as client:
-        assert (await client.healthy(), await client.generated_tokens()) == (True, 56.0)
+        assert (await client.healthy(), await client.counters()) == (True, COUNTERS)
 
 
 @pytest.mark.enable_socket
@@ -247,7 +254,7 @@ async def test_stream() -> None:
 async def test_wrong_key() -> None:
     """With a wrong key there is no token and no counter, and a question is refused with the server's words."""
     async with fake("/{path:.*}", streams(said("no"))) as server, client_of(server, "wrong") as client:
-        assert (await client.one_token(5.0), await client.generated_tokens(5.0)) == (False, None)
+        assert (await client.one_token(5.0), await client.counters(5.0)) == (False, None)
         pieces, error = await gather(client)
     assert pieces == []
     assert error is not None

@@ -1,5 +1,6 @@
 """Who gets past the key guard, and what becomes of the others."""
 
+import json
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shoal.engine.guard import KEY_FILE, KeyGuard
+from shoal.engine.guard import DRAINING, KEY_FILE, KeyGuard
 from shoal.engine.keys import ensure_key
 from shoal.errors import ConfigError, ShoalError
 
@@ -297,3 +298,18 @@ def test_a_folder_in_place_of_the_key_file_is_told(tmp_path: Path) -> None:
     """It is no key file, whatever its mode."""
     with pytest.raises(ConfigError, match="is not a file"):
         ensure_key(tmp_path)
+
+
+async def test_a_drain_turns_new_requests_away(tmp_path: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the file is there a new request gets 503 and when to come back; looking on stays possible."""
+    monkeypatch.setenv("SHOAL_STATE_DIR", str(tmp_path))
+    key = [bearer(KEY)]
+    assert passed(await ask(key, method="POST"))
+    (tmp_path / DRAINING).touch()
+    sent = await ask(key, path="/v1/chat/completions", method="POST")
+    assert (sent[0]["status"], dict(sent[0]["headers"])[b"retry-after"]) == (503, b"10")
+    assert json.loads(sent[1]["body"])["error"]["code"] == "restarting"
+    assert [passed(await ask(key, path=path)) for path in ("/metrics", "/health")] == [True, True]
+    assert (await ask(method="POST"))[0]["status"] == 401
+    (tmp_path / DRAINING).unlink()
+    assert passed(await ask(key, method="POST"))

@@ -216,7 +216,10 @@ WRONG = {
     ("SHOAL_JOIN_TIMEOUT", "nan"): (
         "Input should be a finite number; expected seconds until a join or the gate is given up"
     ),
-    ("SHOAL_LOST_AFTER", "-30"): f"{POSITIVE}; expected seconds of silence until a node counts as lost",
+    (
+        "SHOAL_LOST_AFTER",
+        "-30",
+    ): f"{POSITIVE}; expected seconds of silence until a node counts as lost; it is suspect within 2",
     ("SHOAL_RESTARTS", "many"): f"{INT}; expected restarts within ten minutes before the breaker opens",
     ("SHOAL_LOG", "xml"): "Input should be 'story' or 'json'; expected `story` or `json`",
 }

@@ -31,6 +31,7 @@ TABLE = {
     "starting": ("starting", "starting", "degraded", "failed", "failed"),
     "ready": ("ready", "degraded", "degraded", "failed", "failed"),
     "unready": ("degraded", "degraded", "degraded", "failed", "failed"),
+    "draining": ("degraded", "degraded", "degraded", "failed", "failed"),
     "restarting": ("degraded", "degraded", "degraded", "failed", "failed"),
     "failed": ("failed", "failed", "failed", "failed", "failed"),
     "stopping": ("stopping", "stopping", "stopping", "stopping", "stopping"),

@@ -1,9 +1,10 @@
 """What is known of tokens."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.engine.watch import Tokens
+from shoal.engine.watch import Counters, Tokens
 
 
 def test_before_the_first() -> None:
@@ -76,3 +77,31 @@ def test_never_producing_without_a_token(events: list[bool | float | None]) -> N
                 produced = produced or (counter is not None and event > counter)
                 counter = event
     assert tokens.producing == produced
+
+
+def test_a_wedge_is_a_failed_probe_and_nothing_that_moves() -> None:
+    """Wedged is an engine whose probe failed and of which nothing moved for that long; either alone is none."""
+    quiet = Tokens(last=0.0).looked(Counters(5.0), 0.0)
+    assert quiet.wedged(61.0, 60.0) == ""
+    failed = quiet.probed(produced=False, now=50.0)
+    assert failed.wedged(60.0, 60.0) == ""
+    assert failed.wedged(61.0, 60.0) == "wedged: no token on request, and no counter of vLLM's moved for 61 s"
+    assert failed.looked(Counters(5.0), 61.0).wedged(62.0, 60.0) != ""
+
+
+@pytest.mark.parametrize("moved", [Counters(6.0), Counters(5.0, prompt=1.0), Counters(5.0, iterations=1.0)])
+def test_any_progress_is_no_wedge(moved: Counters) -> None:
+    """Tokens of others, a prompt that is read or a step that is taken are progress, however long a probe waits."""
+    busy = Tokens(last=0.0).looked(Counters(5.0), 0.0).probed(produced=False, now=50.0).looked(moved, 55.0)
+    assert (busy.probed(produced=False, now=60.0).wedged(70.0, 60.0), busy.moved) == ("", 55.0)
+
+
+def test_a_silent_node_excuses_the_engine() -> None:
+    """While a node is silent the time without tokens is the node's, and does not make a wedge."""
+    failed = Tokens(last=0.0).probed(produced=False, now=50.0).excused(65.0)
+    assert (failed.wedged(120.0, 60.0), failed.wedged(126.0, 60.0) != "") == ("", True)
+
+
+def test_before_the_first_token_there_is_no_wedge() -> None:
+    """An engine that never produced a token is still starting; its own rule covers that."""
+    assert Tokens().probed(produced=False, now=1.0).wedged(1e6, 60.0) == ""

@@ -24,13 +24,15 @@ NODE_STATES = {
     NodeState.LOST: "Its Ray, or its agent, has ended, or it has been silent for longer than `SHOAL_LOST_AFTER`.",
 }
 ENGINE_STATES = {
-    EngineState.WAITING: "The gate is shut: not every node is there. `detail` names who is missing or different.",
+    EngineState.WAITING: "The gate is shut. `detail` names who is missing or different, who holds the GPUs, "
+    "or which other supervisor has the engine.",
     EngineState.STARTING: "vLLM was started, and has not produced a token yet. `phase` says where it is.",
     EngineState.READY: "vLLM's token counter moved since the last look, or a token was asked for and came within 3 s.",
     EngineState.UNREADY: "It was ready. Now no token comes, a node is not up, or the supervisor does not answer.",
-    EngineState.RESTARTING: "vLLM ended after it had been ready. It is started again in a moment.",
-    EngineState.FAILED: "It stays down until somebody acts: the gate stayed shut, vLLM ended before its first token, "
-    "or it ended too often.",
+    EngineState.DRAINING: "A restart was asked for. Running requests may finish, new ones are answered with 503.",
+    EngineState.RESTARTING: "vLLM ended, or is ended: evidence is saved, its ranks are ended, and it is started again.",
+    EngineState.FAILED: "It ended too often, or in a way that a restart only repeats. `shoal restart` tries again; "
+    "else, unless it would only repeat, one more try follows after ten minutes.",
     EngineState.STOPPING: "The supervisor was told to stop, and ends vLLM.",
     EngineState.STOPPED: "vLLM has been ended.",
 }

@@ -21,6 +21,7 @@ from shoal.agent.follow import Follower
 from shoal.agent.heart import Heart, gone
 from shoal.agent.image import require
 from shoal.agent.key import cluster_key
+from shoal.agent.orders import Node, Orders
 from shoal.agent.program import Start, run
 from shoal.agent.stages import Action, Observation, Rules, Stage, State
 from shoal.agent.supervise import Child, become_subreaper, reap_orphans
@@ -42,7 +43,7 @@ FAMILY_EVERY = 10.0
 # Seconds until a machine that was not fit is looked at again, where nobody waits at a terminal.
 LOOK_AGAIN = 60.0
 # What Ray prints beside the cause: counters with "error" in their names, and a metrics exporter that nobody runs.
-CHATTER = re.compile(r"\[state-dump\]|metrics exporter|metrics agent")
+CHATTER = re.compile(r"\[state-dump\]|metrics exporter|metrics agent|Remaining processes will be killed")
 
 
 class Agent:
@@ -61,6 +62,8 @@ class Agent:
         self._family = FamilyFile(self._host, folder / f"agent-{self._name()}.json")
         self._family_at = 0.0
         self._board = Board(settings.lost_after)
+        node = Node(self._name(), self._logs, Path(settings.temp_dir), self._journal, self._ray_pid, self._take)
+        self._orders = Orders(self._host, node, log)
         self._heart = Heart(self._head_agent(), self.status, self._key)
         self._ray: Child | None = None
         self._verifier: Child | None = None
@@ -81,7 +84,8 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         become_subreaper()
-        app = agent_app(self.status, talk_routes(self.status, self._board, self._key, self._journal))
+        more = talk_routes(self.status, self._board, self._key, self._journal)
+        app = agent_app(self.status, (*more, *self._orders.routes(self._key)))
         endpoint = Endpoint(app, arrival.sockets(self._settings.address, self._settings.agent_port))
         self._remember()
         endpoint.start()
@@ -102,6 +106,12 @@ class Agent:
             self._log("journal", words, level="warn", again=True)
 
         self._log.listeners.append(Journal(self._journal, self._name(), complain).listen)
+
+    def _ray_pid(self) -> int | None:
+        return self._ray.pid if self._ray is not None else None
+
+    def _take(self, order: str) -> None:
+        self._order = order
 
     def _head_agent(self) -> str:
         host = self._settings.head.rpartition(":")[0]
@@ -156,6 +166,10 @@ class Agent:
         shared, wanted = bool(self._settings.share_gpus), self._settings.num_gpus
         self._gpus = await asyncio.to_thread(devices.look, self._log, self._host, wanted, shared=shared)
         await asyncio.to_thread(checkup.check_up, self._log, self._host, self._env, self._settings.preflight_ignore)
+        if self._key() is None:
+            words = "no token of Ray's here: the supervisor's orders are refused, and ranks are left to Ray"
+            self._log("preflight", words, level="warn")
+        await self._end_orphans()
         preflight.clean(self._log, self._settings)
         self._logs.mkdir(parents=True, exist_ok=True)
 
@@ -171,6 +185,7 @@ class Agent:
             return
         self._family_at = time.monotonic()
         self._family.remember(family.below(self._host, self._ray.pid))
+        self._orders.notice()
 
     def _name(self) -> str:
         return self._settings.name or socket.gethostname()
@@ -346,6 +361,9 @@ def last_words(text: str) -> str:
     if told := version_mismatch(text):
         return told
     lines = [line.strip() for line in text.splitlines() if line.strip() and not CHATTER.search(line)]
+    died = [line for line in lines if "[exit code=" in line]
+    if died:
+        return f"{died[-1]} ended unexpectedly"[:300]
     telling = [line for line in lines if "Error" in line or "rror:" in line or "abort" in line.lower()]
     return (telling or lines or [""])[-1][:300]
 

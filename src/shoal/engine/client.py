@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import aiohttp
 
+from shoal.engine.watch import Counters
 from shoal.errors import ShoalError
 
 
@@ -67,13 +68,18 @@ class EngineClient:
         except (aiohttp.ClientError, TimeoutError, ValueError):
             return False
 
-    async def generated_tokens(self, seconds: float = 2.0) -> float | None:
-        """vLLM's counter of generated tokens; None where it does not answer."""
+    async def metrics(self, seconds: float = 2.0) -> str | None:
+        """vLLM's metrics in Prometheus' text form; None where it does not answer."""
         try:
             async with self._http.get(f"{self._root}/metrics", timeout=_limit(seconds)) as reply:
-                return generation_tokens(await reply.text()) if reply.status == 200 else None
-        except (aiohttp.ClientError, TimeoutError):
+                return await reply.text() if reply.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, ValueError):
             return None
+
+    async def counters(self, seconds: float = 2.0) -> Counters | None:
+        """vLLM's counters; None where it does not answer, or has none."""
+        text = await self.metrics(seconds)
+        return None if text is None else parse_counters(text)
 
     async def stream(self, question: str, *, max_tokens: int, temperature: float) -> AsyncIterator[Piece]:
         """Pieces of the model's answer as they come; the last one carries the number of tokens.
@@ -128,9 +134,28 @@ def stream_piece(line: str) -> Piece | None:
     return Piece(text, tokens) if text or tokens else None
 
 
-def generation_tokens(text: str) -> float | None:
-    """The sum of ``vllm:generation_tokens_total`` in Prometheus text; None where there is none."""
-    values = [
-        float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("vllm:generation_tokens_total")
-    ]
-    return sum(values) if values else None
+NAMES = {
+    "tokens": "vllm:generation_tokens_total",
+    "prompt": "vllm:prompt_tokens_total",
+    "iterations": "vllm:iteration_tokens_total_count",
+    "running": "vllm:num_requests_running",
+    "waiting": "vllm:num_requests_waiting",
+}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def parse_counters(text: str) -> Counters | None:
+    """The counters in Prometheus' text, summed over engines; None where there is no count of tokens."""
+    sums: dict[str, float] = {}
+    for line in text.splitlines():
+        name, _, rest = line.partition("{") if "{" in line else line.partition(" ")
+        for field, metric in NAMES.items():
+            if name == metric:
+                sums[field] = sums.get(field, 0.0) + _number(rest.rsplit(" ", 1)[-1])
+    return Counters(**sums) if "tokens" in sums else None

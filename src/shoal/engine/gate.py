@@ -31,16 +31,24 @@ def judge(expected: Sequence[tuple[str, int]], answers: Mapping[str, NodeStatus 
 
 
 def lost(launched: Mapping[str, str | None], answers: Mapping[str, NodeStatus | str]) -> str:
-    """Which node's Ray is no longer the one that the engine was launched on; empty where all are.
+    """Which node is gone since the engine was launched on it; empty where all are there.
 
-    A rank ends with its raylet, and vLLM may take five minutes to notice. An agent that is silent proves nothing.
+    A rank ends with its raylet, and vLLM may take five minutes to notice. An agent that is silent proves nothing, until
+    it is lost.
     """
     gone = [
-        f"the Ray of {answer.name} ({address}) has ended" + (f": {answer.detail}" if answer.detail else "")
+        _gone(answer, launched[address])
         for address, answer in answers.items()
-        if isinstance(answer, NodeStatus) and address in launched and answer.ray_node_id != launched[address]
+        if isinstance(answer, NodeStatus) and address in launched
     ]
-    return "; ".join(gone)
+    return "; ".join(words for words in gone if words)
+
+
+def _gone(node: NodeStatus, raylet: str | None) -> str:
+    why = f": {node.detail}" if node.detail else ""
+    if node.ray_node_id != raylet:
+        return f"the Ray of {node.name} ({node.address}) has ended{why}"
+    return f"{node.name} ({node.address}) is lost{why}" if node.state is NodeState.LOST else ""
 
 
 def _missing(address: str, gpus: int, answer: NodeStatus | str | None) -> str:

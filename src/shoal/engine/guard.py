@@ -14,6 +14,9 @@ from shoal.errors import ConfigError, ShoalError
 from shoal.spec.environ import environ
 
 KEY_FILE = "SHOAL_API_KEY_FILE"
+# While this file is in the state folder, new requests are turned away: a restart is planned.
+DRAINING = "draining"
+RETRY_AFTER = 10
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -31,6 +34,22 @@ REFUSAL = json.dumps(
         }
     }
 ).encode()
+
+AWAY = json.dumps(
+    {
+        "error": {
+            "message": "The engine is about to be restarted: try again in a moment.",
+            "type": "server_error",
+            "param": None,
+            "code": "restarting",
+        }
+    }
+).encode()
+
+
+def drain_file(state_dir: str) -> Path | None:
+    """The file that turns requests away; None where there is no state folder."""
+    return Path(state_dir) / DRAINING if state_dir else None
 
 
 def read_key(env: Mapping[str, str]) -> bytes:
@@ -60,18 +79,25 @@ class KeyGuard:
     def __init__(self, app: App) -> None:
         self._app = app
         self._key = read_key(environ())
+        self._drain = drain_file(environ().get("SHOAL_STATE_DIR", ""))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         kind = scope["type"]
-        if kind == "lifespan" or (kind in ("http", "websocket") and (_is_health(scope) or self._has_key(scope))):
+        if kind == "http" and self._turns_away(scope):
+            await _refuse(send, 503, AWAY, (b"retry-after", str(RETRY_AFTER).encode()))
+        elif kind == "lifespan" or (kind in ("http", "websocket") and (_is_health(scope) or self._has_key(scope))):
             await self._app(scope, receive, send)
         elif kind == "http":
-            await _refuse(send)
+            await _refuse(send, 401, REFUSAL, (b"www-authenticate", b"Bearer"))
         elif kind == "websocket":
             await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "missing or wrong API key"})
         else:
             raise ShoalError(f"a connection of type {kind} cannot be guarded")
+
+    def _turns_away(self, scope: Scope) -> bool:
+        """Whether this is new work at a moment when none is taken. Looking on stays possible: metrics, health."""
+        return scope["method"] == "POST" and self._drain is not None and self._drain.exists() and self._has_key(scope)
 
     def _has_key(self, scope: Scope) -> bool:
         sent = [value for name, value in scope["headers"] if name.lower() == b"authorization"]
@@ -86,11 +112,7 @@ def _is_health(scope: Scope) -> bool:
     return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"] == "/health"
 
 
-async def _refuse(send: Send) -> None:
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(REFUSAL)).encode()),
-        (b"www-authenticate", b"Bearer"),
-    ]
-    await send({"type": "http.response.start", "status": 401, "headers": headers})
-    await send({"type": "http.response.body", "body": REFUSAL})
+async def _refuse(send: Send, status: int, body: bytes, header: tuple[bytes, bytes]) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), header]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

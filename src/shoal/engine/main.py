@@ -7,9 +7,10 @@ from pathlib import Path
 
 from shoal.agent import arrival, fabric, hub
 from shoal.agent.endpoint import Endpoint
+from shoal.agent.key import cluster_key
 from shoal.agent.program import Start, run
 from shoal.agent.supervise import become_subreaper
-from shoal.engine.app import engine_app
+from shoal.engine.app import engine_app, restart_route
 from shoal.engine.client import EngineClient
 from shoal.engine.guard import read_key
 from shoal.engine.keys import ensure_key
@@ -40,6 +41,10 @@ class Desk:
             return await self.supervisor.status()
         return EngineStatus(state=EngineState.WAITING, model=self._model, detail=self._detail)
 
+    def restart(self, how: str) -> bool:
+        """Order a restart; False where there is nothing to restart yet."""
+        return self.supervisor is not None and self.supervisor.order_restart(how)
+
     def fault(self) -> str:
         """Why the engine stays down until somebody acts; empty while it does not."""
         return self.supervisor.fault() if self.supervisor is not None else ""
@@ -51,7 +56,7 @@ async def serve(settings: ServeSettings, key: str, env: Mapping[str, str], log: 
     (Path(settings.state_dir) / "logs").mkdir(parents=True, exist_ok=True)
     remember(settings, log)
     desk = Desk(settings)
-    app = engine_app(desk.status, desk.fault)
+    app = engine_app(desk.status, desk.fault, (restart_route(desk.restart, lambda: cluster_key(LocalHost(), env)),))
     if not await arrival.wait_for_address(log, settings.address, settings.serve_port, app, desk.tell):
         return 0
     desk.tell("looking at the model")

@@ -1,35 +1,37 @@
-"""The engine supervisor: gate, launch, first token, watch, restart. ``gate``, ``watch`` and ``policy`` decide."""
+"""The engine supervisor: looks, lets ``recover.step`` decide, and does what was decided."""
 
 import asyncio
-import sys
+import random
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import Any
 
-from shoal.agent.supervise import Child, reap_orphans
-from shoal.engine import gate, launch, phases, policy, raylet_sign
+from shoal.agent.key import cluster_key
+from shoal.agent.supervise import reap_orphans
+from shoal.engine import gate, launch, phases, recover
 from shoal.engine.agents import ask_agents
+from shoal.engine.clear import Clearer, Orderer
 from shoal.engine.client import EngineClient
-from shoal.engine.watch import PROBE_EVERY, Tokens
-from shoal.explain.errors import first_cause
-from shoal.facts.versions import versions
+from shoal.engine.incident import Incidents
+from shoal.engine.lock import Ownership
+from shoal.engine.nodes import Nodes
+from shoal.engine.planned import drained, hold_back, renew
+from shoal.engine.probe import TokenWatch
+from shoal.engine.recover import Action, Restart, Rules, Seen, Stage, State
+from shoal.engine.server import Server
+from shoal.engine.show import VIEW, shown
+from shoal.host.local import LocalHost
 from shoal.log import EventLog
 from shoal.spec.env import ServeSettings
-from shoal.state.status import EngineState, EngineStatus, NodeState, NodeStatus
+from shoal.state.journal import journal_file
+from shoal.state.status import EngineState, EngineStatus
 
-PROBE_SECONDS = 10.0
 QUICK_PROBE_SECONDS = 3.0
-WORDS = {EngineState.STARTING: "vLLM is loading", EngineState.READY: "tokens are produced"}
-
-
-@dataclass(frozen=True)
-class View:
-    """What the supervisor tells of the engine."""
-
-    state: EngineState = EngineState.WAITING
-    detail: str = ""
-    restarts: int = 0
+# Seconds between two looks: short where somebody waits, a second while all is well.
+PACE = {Stage.SERVE: 1.0, Stage.FAILED: 1.0, Stage.STANDBY: 1.0}
+STOP_LIMIT = 5.0
+TELL_AGAIN = 5.0
 
 
 class Supervisor:
@@ -43,232 +45,272 @@ class Supervisor:
         env: Mapping[str, str],
         log: EventLog,
     ) -> None:
+        folder = Path(settings.state_dir)
         self._settings = settings
         self._request = request
         self._client = client
-        self._env = dict(env)
         self._log = log
-        self._folder = Path(settings.state_dir)
-        self._probing = asyncio.Lock()
-        self._nodes: dict[str, NodeStatus | str] = {}
-        self._launched_on: dict[str, str | None] = {}
-        self._child: Child | None = None
-        self._sign: Child | None = None
-        self._read_to = 0
-        self._timeline = phases.Timeline(phases.GATE, time.monotonic())
-        self._tokens = Tokens()
-        self.view = View()
+        self._folder = folder
+        self._env = dict(env)
+        self._rules = Rules(settings.restarts, settings.drain_timeout)
+        self._orders = Orderer(settings.agent_port, self.key)
+        name, head = settings.name or "engine", settings.head.rpartition(":")[0].strip("[]")
+        self._journal = journal_file(folder, name)
+        self._owner = Ownership(folder, name, settings.address, head, self._orders)
+        self._server = Server(settings, request, env, log)
+        self._clearer = Clearer(settings, env, self._orders, log)
+        self._incidents = Incidents(folder, self._orders, client, self._server, log)
+        self._watch = TokenWatch(client)
+        self._nodes = Nodes(settings.lost_after)
+        self._work: asyncio.Task[str] | None = None
+        self._first: asyncio.Task[bool] | None = None
+        self._restart = Restart.NONE
+        self._incident = self._last_fault = ""
+        self._told = (EngineState.WAITING, "")
+        self._told_at = float("-inf")
+        self.state = recover.first(time.monotonic())
         self.stop = asyncio.Event()
+        self._wake = asyncio.Event()
+
+    def key(self) -> str | None:
+        """The cluster's key."""
+        return cluster_key(LocalHost(), self._env)
 
     async def run(self) -> int:
         """Live until told to stop; returns the exit code."""
         try:
-            await self._live()
+            while self.state.stage is not Stage.STOPPED:
+                seen = await self._look()
+                before = self.state
+                self.state, actions = recover.step(before, seen, self._rules)
+                await self._moved(before)
+                for action in actions:
+                    self._act(action)
+                self._tell()
+                await self._pause()
         finally:
-            self._show(EngineState.STOPPING, "stopping")
-            await self._end_child()
+            await self._watch.end()
+            await self._server.end()
+            await self._owner.release()
         return 0
 
-    async def _live(self) -> None:
-        ends: tuple[float, ...] = ()
-        while not self.stop.is_set():
-            self._timeline = phases.Timeline(phases.GATE, time.monotonic())
-            self._tokens = Tokens()
-            verdict = await self._gate()
-            if not verdict.open:
-                waited = time.monotonic() - self._timeline.since
-                return await self._hold(f"the gate stayed shut for {waited:.0f} s: {verdict.reason}")
-            why = await self._serve()
-            if self.stop.is_set():
-                return None
-            was_ready = self._tokens.last is not None
-            decision = policy.after_exit(ends, time.monotonic(), was_ready=was_ready, budget=self._settings.restarts)
-            if isinstance(decision, policy.GiveUp):
-                return await self._hold(f"{why} ({decision.why})")
-            ends = (*ends, time.monotonic())
-            self.view = replace(self.view, restarts=self.view.restarts + 1)
-            self._show(EngineState.RESTARTING, f"{why}; starting again in {decision.delay:g} s")
-            await self._sleep(decision.delay)
-        return None
-
-    async def _hold(self, why: str) -> None:
-        """Stay down and tell why until somebody acts: an exit would only be restarted into the same fault."""
-        self._timeline = self._timeline.finish(time.monotonic())
-        self._show(EngineState.FAILED, why)
-        await self.stop.wait()
-
-    async def _gate(self) -> gate.Verdict:
-        self._show(EngineState.WAITING, "waiting for the nodes")
-        end = time.monotonic() + self._settings.join_timeout
-        verdict = gate.Verdict(open=False)
-        while not self.stop.is_set() and time.monotonic() < end:
-            await self._ask_agents()
-            verdict = gate.judge(self._settings.expect, self._nodes)
-            if verdict.open:
-                self._log("gate", f"open: {len(self._nodes)} node(s), all as expected")
-                break
-            self.view = replace(self.view, detail=verdict.reason)
-            if any(isinstance(node, NodeStatus) and node.state is NodeState.FAILED for node in self._nodes.values()):
-                break
-            await self._sleep(0.2)
-        return verdict
-
-    async def _ask_agents(self) -> None:
+    async def _look(self) -> Seen:
         # The driver lives on this node, which may offer no GPU and so not be expected.
         addresses = list(dict.fromkeys([*(address for address, _ in self._settings.expect), self._settings.address]))
-        self._nodes = await ask_agents(addresses, self._settings.agent_port)
-
-    async def _serve(self) -> str:
-        """Start the server, wait for its first token, watch it until it ends; returns why it ended."""
-        self._start_child()
-        self._enter(phases.PLACEMENT)
-        self._show(EngineState.STARTING, "")
-        while self._running() and not self._lost():
-            await self._follow()
-            if self._timeline.phase == phases.FIRST_TOKEN and await self._client.one_token(PROBE_SECONDS):
-                self._first_token()
-                await self._watch()
-                break
-            await self._sleep(0.2)
-        why = self._lost() or self._ending()
-        self._show(EngineState.UNREADY if self._tokens.last else EngineState.STARTING, why)
-        await self._end_child()
-        return why
-
-    def _lost(self) -> str:
-        return gate.lost(self._launched_on, self._nodes)
-
-    def _start_child(self) -> None:
-        self._launched_on = {
-            address: node.ray_node_id for address, node in self._nodes.items() if isinstance(node, NodeStatus)
-        }
-        env = launch.environment(self._env, self._request, self._settings.address, versions().vllm)
-        config = Path(env.get("VLLM_CONFIG_ROOT", str(self._folder / "vllm-config")))
-        config.mkdir(parents=True, exist_ok=True)
-        (config / "ray_non_carry_over_env_vars.json").write_text(launch.not_carried(env), encoding="utf-8")
-        log = self._folder / "logs" / "vllm.log"
-        argv = launch.argv(sys.executable, self._request)
-        self._sign = raylet_sign.put_up(self._launched_on.get(self._settings.address), self._folder / "logs")
-        self._child = Child.start(argv, env=env, log=log, cwd=config)
-        self._read_to = self._child.offset
-        self._log("launch", " ".join(argv[2:]))
-
-    def _running(self) -> bool:
-        return self._child is not None and self._child.code is None and not self.stop.is_set()
-
-    async def _follow(self) -> None:
-        """Read on in the engine's log and move the timeline."""
-        if self._child is None:
-            return
-        text, self._read_to = self._child.read_from(self._read_to)
-        for line in text.splitlines():
-            if phase := phases.begins(line):
-                self._enter(phase)
-        if not await self._all_up():
-            self.view = replace(self.view, detail=gate.judge(self._settings.expect, self._nodes).reason)
-
-    def _enter(self, phase: str) -> None:
-        after = self._timeline.enter(phase, time.monotonic())
-        if after is not self._timeline:
-            self._timeline = after
-            self._log("phase", phase)
-
-    def _first_token(self) -> None:
+        answers, other = await asyncio.gather(ask_agents(addresses, self._settings.agent_port), self._owner.look())
         now = time.monotonic()
-        self._timeline = self._timeline.finish(now)
-        self._tokens = self._tokens.probed(produced=True, now=now)
-        took = ", ".join(f"{name} {value:g} s" for name, value in self._timeline.seconds(now).items())
-        self._log("phase", f"done: {took}")
-        self._show(EngineState.READY, "")
+        self._nodes = self._nodes.asked(answers, now)
+        self._server.follow()
+        if self._nodes.hushed:
+            self._watch.excuse()
+        restart, self._restart = self._restart, Restart.NONE
+        done, held = self._outcome()
+        return Seen(
+            now=now,
+            stop=self.stop.is_set(),
+            restart=restart,
+            other=other,
+            gate=self._gate(now),
+            unchecked=self._nodes.unchecked,
+            ending=self._server.ending(),
+            lost=self._nodes.lost(now, self._watch.tokens.last),
+            token=self._has_first_token(),
+            wedged=self._watch.tokens.wedged(now, self._settings.wedged_after),
+            log_moved=self._server.log_moved,
+            done=done,
+            held=held,
+            dice=random.random(),  # noqa: S311 (spreads restarts, keeps no secret)
+        )
 
-    async def _watch(self) -> None:
-        while self._running() and not self._lost():
-            await self._sleep(1.0)
-            await self.refresh(time.monotonic() - PROBE_EVERY, PROBE_SECONDS)
-            reap_orphans()
+    def _gate(self, now: float) -> str:
+        verdict = gate.judge(self._settings.expect, self._nodes.view(now))
+        if verdict.open and self._orders.allowed and not self._owner.sure:
+            return "the head's agent has not said yet whether another supervisor has the engine"
+        return verdict.reason
 
-    async def refresh(self, since: float, patience: float) -> None:
-        """Look at every node, and for a token where none was seen after ``since`` (monotonic seconds)."""
-        if self.view.state not in {EngineState.READY, EngineState.UNREADY} or not self._running():
+    def _has_first_token(self) -> bool:
+        """Whether the first token of this start has come; asked for from the moment on at which the server listens."""
+        if self.state.stage is not Stage.START or not self._server.listens():
+            return False
+        if self._first is None:
+            self._first = asyncio.create_task(self._watch.first())
+        if not self._first.done():
+            return False
+        produced, self._first = self._first.result(), None
+        return produced
+
+    def _outcome(self) -> tuple[bool, str]:
+        """Whether the work of this stage is over, and who still holds GPUs after it."""
+        if self._work is None or not self._work.done():
+            return False, ""
+        work, self._work = self._work, None
+        if work.cancelled():
+            return True, ""
+        if error := work.exception():
+            self._log("trouble", f"{self.state.stage.value}: {error!r}", level="error")
+            return True, f"it could not be looked at: {error!r}" if self.state.stage is Stage.CLEAR else ""
+        return True, work.result()
+
+    async def _moved(self, before: State) -> None:
+        """What goes with a change of stage, whatever the stages do."""
+        now = self.state
+        if now.stage is before.stage:
             return
-        async with self._probing:
-            whole = await self._all_up()
-            if whole:
-                await self._look_for_token(since, patience)
-        if not self._running():
-            self._show(EngineState.UNREADY, "the server has ended")
-        elif not whole:
-            self._show(EngineState.UNREADY, gate.judge(self._settings.expect, self._nodes).reason)
-        elif not self._tokens.producing:
-            self._show(EngineState.UNREADY, f"no token within {patience:g} s")
-        else:
-            self._show(EngineState.READY, "")
+        if self._work is not None and now.stage in {Stage.END, Stage.SAVE}:
+            self._work.cancel()
+            self._work = None
+        if before.stage is Stage.START and self._first is not None:
+            self._first.cancel()
+            self._first = None
+        if now.stage is Stage.SAVE:
+            self._last_fault = now.why
+        if now.stage is Stage.SERVE:
+            self._server.first_token()
+            self._watch.begin()
+        if now.stage is Stage.GATE and before.stage is not Stage.CLEAR:
+            self._server.timeline = phases.Timeline(phases.GATE, time.monotonic())
+        if now.stage is Stage.FAILED:
+            self._server.timeline = self._server.timeline.finish(time.monotonic())
 
-    async def _look_for_token(self, since: float, patience: float) -> None:
-        counter = await self._client.generated_tokens(patience)
-        self._tokens = self._tokens.counted(counter, time.monotonic())
-        if self._tokens.producing_since(since):
+    def _act(self, action: Action) -> None:
+        if action is Action.LAUNCH:
+            hold_back(self._folder, on=False)
+            self._nodes = self._nodes.launch()
+            self._log("gate", f"open: {len(self._nodes.launched)} node(s), all as expected")
+            self._server.start(self._nodes.launched.get(self._settings.address))
             return
-        produced = await self._client.one_token(patience)
-        self._tokens = self._tokens.probed(produced=produced, now=time.monotonic())
-        if not produced:
-            # A full queue is no wedge: other requests' tokens count as well.
-            counter = await self._client.generated_tokens(1.0)
-            self._tokens = self._tokens.counted(counter, time.monotonic())
+        works: dict[Action, Callable[[], Coroutine[Any, Any, str]]] = {
+            Action.CLEAR: self._clear,
+            Action.DRAIN: self._drain,
+            Action.SAVE: self._save,
+            Action.END: self._end,
+            Action.RENEW: self._renew,
+        }
+        if action in works:
+            self._work = asyncio.create_task(works[action]())
 
-    async def _all_up(self) -> bool:
-        await self._ask_agents()
-        return gate.judge(self._settings.expect, self._nodes).open
+    async def _clear(self) -> str:
+        nodes = self._nodes
+        cleared = await self._clearer.clear(nodes.reachable, nodes.unsure)
+        if not cleared.held:
+            self._nodes = self._nodes.checked(nodes.raylets)
+        return cleared.held
 
-    def _ending(self) -> str:
-        if self._child is None or self.stop.is_set():
-            return "stopped"
-        output = self._child.output(400_000)
-        lines = [line for line in output.splitlines() if line.strip()]
-        cause = first_cause(output) or (lines[-1].strip()[:300] if lines else "it said nothing")
-        # vLLM ends with code 0 on engine death as on a clean stop: the code is told, it decides nothing.
-        return f"vLLM ended (code {self._child.code}): {cause}"
+    async def _drain(self) -> str:
+        hold_back(self._folder, on=True)
+        await drained(self._client)
+        return ""
 
-    async def _end_child(self) -> None:
-        for child in (self._child, self._sign):
-            if child is not None:
-                await child.stop(15.0)
-        self._child = self._sign = None
+    async def _save(self) -> str:
+        status = self._status().model_dump_json(indent=2) + "\n"
+        saved = await self._incidents.save(self.state.why, status, self._nodes.reachable, self._journal)
+        self._incident = str(saved or "")
+        return ""
 
-    def _show(self, state: EngineState, detail: str) -> None:
-        if (state, detail) == (self.view.state, self.view.detail):
-            return
-        if state is not self.view.state:
-            bad = state in {EngineState.FAILED, EngineState.UNREADY, EngineState.RESTARTING}
-            self._log(state.value, detail or WORDS.get(state, ""), level="warn" if bad else "info")
-        self.view = replace(self.view, state=state, detail=detail)
-
-    async def _sleep(self, seconds: float) -> None:
+    async def _end(self) -> str:
+        """End the server, then every rank through the agents; what is verified now need not be asked at the gate."""
+        launched = bool(self._nodes.launched)
+        await self._watch.end()
+        await self._server.end()
+        self._nodes = self._nodes.gone()
+        hold_back(self._folder, on=False)
+        if not launched:
+            return ""
+        if not self.state.stopping:
+            return await self._clear()
         try:
-            await asyncio.wait_for(self.stop.wait(), seconds)
+            await asyncio.wait_for(self._clearer.clear(self._nodes.reachable, {}), STOP_LIMIT)
         except TimeoutError:
+            self._log("end", f"ranks were not verified gone within {STOP_LIMIT:g} s", level="warn")
+        return ""
+
+    async def _renew(self) -> str:
+        workers = [
+            address for address, node in self._nodes.words.items() if node.status.role == "worker"
+        ]  # the head keeps its GCS: every node would have to join anew with it
+        await renew(workers, lambda: self._nodes, self._orders, self._log, self._settings.join_timeout)
+        return ""
+
+    def _tell(self) -> None:
+        """Say what has changed; a wait that has found another reason at most every few seconds."""
+        state, detail = self._view()
+        other = detail not in {"", self._told[1]} and time.monotonic() - self._told_at > TELL_AGAIN
+        if state is not self._told[0] or (other and state is EngineState.WAITING):
+            bad = state in {EngineState.FAILED, EngineState.UNREADY, EngineState.RESTARTING}
+            words = {EngineState.STARTING: "vLLM is loading", EngineState.READY: "tokens are produced"}
+            self._log(state.value, detail or words.get(state, ""), level="warn" if bad else "info")
+            self._told, self._told_at = (state, detail), time.monotonic()
+
+    def _view(self, produced: bool | None = None) -> tuple[EngineState, str]:
+        """What is told of the engine; ``produced`` is the answer to a question for a token that was just asked."""
+        if self.state.stage is not Stage.SERVE:
+            return shown(self.state), self.state.detail
+        now = time.monotonic()
+        verdict = gate.judge(self._settings.expect, self._nodes.proven(now, self._watch.tokens.last))
+        if not self._server.running:
+            return EngineState.UNREADY, "the server has ended"
+        if not verdict.open:
+            return EngineState.UNREADY, verdict.reason
+        if produced is False or not self._watch.tokens.producing:
+            return EngineState.UNREADY, "no token comes on request"
+        return VIEW[Stage.SERVE], ""
+
+    async def _pause(self) -> None:
+        reap_orphans()
+        pace, end = PACE.get(self.state.stage, 0.2), time.monotonic()
+        ran = self._server.running
+        while (left := end + pace - time.monotonic()) > 0 and not self.stop.is_set() and self._server.running is ran:
+            try:
+                await asyncio.wait_for(self._wake.wait(), min(0.2, left))
+            except TimeoutError:
+                continue
+            self._wake.clear()
             return
+        if self.stop.is_set():
+            await asyncio.sleep(0.05)
+
+    def order_restart(self, how: str) -> bool:
+        """Restart, as ordered: ``drain``, ``now`` or ``rolling``.
+
+        Raises:
+            ValueError: it is none of these.
+        """
+        if not how:
+            raise ValueError(how)
+        self._restart = Restart(how)
+        self._log("order", f"a restart was ordered: {how}")
+        self._wake.set()
+        return True
 
     def fault(self) -> str:
         """Why the engine stays down until somebody acts; empty while it does not."""
-        return self.view.detail or "gave up" if self.view.state is EngineState.FAILED else ""
+        return self.state.detail or "gave up" if self.state.stage is Stage.FAILED else ""
 
     async def status(self) -> EngineStatus:
         """The engine now: ``ready`` is said of a token that was seen after the question came, asked for if need be."""
-        patience = QUICK_PROBE_SECONDS + 1
-        try:
-            await asyncio.wait_for(self.refresh(time.monotonic(), QUICK_PROBE_SECONDS), patience)
-        except TimeoutError:
-            self._show(EngineState.UNREADY, f"no token within {patience:g} s")
-        now = time.monotonic()
-        age = self._tokens.age(now)
+        produced: bool | None = None
+        if self.state.stage is Stage.SERVE:
+            asked = time.monotonic()
+            try:
+                await asyncio.wait_for(self._watch.look(asked, QUICK_PROBE_SECONDS), QUICK_PROBE_SECONDS + 1)
+            except TimeoutError:
+                produced = False
+            produced = produced is None and self._watch.tokens.producing_since(asked)
+        return self._status(produced)
+
+    def _status(self, produced: bool | None = None) -> EngineStatus:
+        state, detail = self._view(produced)
+        now, timeline = time.monotonic(), self._server.timeline
+        age = self._watch.tokens.age(now)
         return EngineStatus(
-            state=self.view.state,
+            state=state,
             model=self._request.model,
-            phase=self._timeline.phase,
-            phases=self._timeline.seconds(now),
+            phase=timeline.phase,
+            phases=timeline.seconds(now),
             last_token_age_s=None if age is None else round(age, 1),
-            detail=self.view.detail,
-            restarts=self.view.restarts,
-            pid=self._child.pid if self._child else None,
+            detail=detail,
+            restarts=self.state.restarts,
+            last_fault=self._last_fault,
+            incident=self._incident,
+            pid=self._server.pid,
         )

@@ -6,12 +6,42 @@ PROBE_EVERY = 10.0
 
 
 @dataclass(frozen=True)
+class Counters:
+    """vLLM's own counters, and the requests that it has now."""
+
+    tokens: float
+    prompt: float = 0.0
+    iterations: float = 0.0
+    running: float = 0.0
+    waiting: float = 0.0
+
+    @property
+    def progress(self) -> tuple[float, float, float]:
+        """What moves while the engine works, whatever it works on."""
+        return self.tokens, self.prompt, self.iterations
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is left."""
+        return self.running + self.waiting == 0
+
+
+@dataclass(frozen=True)
 class Tokens:
-    """What is known of tokens; seconds of a monotonic clock. ``counter`` is vLLM's own."""
+    """What is known of tokens; seconds of a monotonic clock. ``counter`` is vLLM's own, ``moved`` the last progress."""
 
     last: float | None = None
     counter: float | None = None
     failed: float | None = None
+    progress: tuple[float, float, float] | None = None
+    moved: float | None = None
+
+    def looked(self, counters: Counters | None, now: float) -> "Tokens":
+        """After a look at all counters: tokens, and any other progress."""
+        if counters is None:
+            return self
+        moved = now if self.progress is not None and counters.progress != self.progress else self.moved
+        return replace(self.counted(counters.tokens, now), progress=counters.progress, moved=moved)
 
     def counted(self, counter: float | None, now: float) -> "Tokens":
         """After a look at vLLM's counter: a counter that moved is a token seen."""
@@ -23,6 +53,10 @@ class Tokens:
     def probed(self, *, produced: bool, now: float) -> "Tokens":
         """After a one-token probe."""
         return replace(self, last=now, failed=None) if produced else replace(self, failed=now)
+
+    def excused(self, now: float) -> "Tokens":
+        """While a node is silent no token can come: that silence is the node's, and its time does not count here."""
+        return replace(self, moved=now)
 
     def age(self, now: float) -> float | None:
         """Seconds since the last token, None before the first."""
@@ -36,3 +70,13 @@ class Tokens:
     def producing(self) -> bool:
         """Whether the latest evidence is a token."""
         return self.last is not None and self.failed is None
+
+    def wedged(self, now: float, after: float) -> str:
+        """Why the engine counts as wedged: a probe failed, and for ``after`` seconds nothing moved. Else empty.
+
+        A full queue is no wedge: other requests' tokens, prompts and steps move the counters.
+        """
+        last = max((at for at in (self.last, self.moved) if at is not None), default=None)
+        if self.failed is None or last is None or now - last <= after:
+            return ""
+        return f"wedged: no token on request, and no counter of vLLM's moved for {now - last:.0f} s"

@@ -4,7 +4,7 @@ The asking is done by ``python -m shoal.facts.ray_child``, a short-lived child t
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -63,6 +63,38 @@ class DrainReply:
 
     accepted: bool
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    """The GPUs of one node as Ray counts them: all, and those that no actor or placement group holds."""
+
+    node_id: str
+    total: float
+    free: float
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The GPUs of the nodes that were asked for."""
+
+    nodes: tuple[GpuUse, ...]
+
+    @property
+    def held(self) -> tuple[GpuUse, ...]:
+        """Nodes on which GPUs are held."""
+        return tuple(node for node in self.nodes if node.free < node.total)
+
+
+def free_argv(python: str, address: str, nodes: Collection[str], timeout: float) -> tuple[str, ...]:
+    """The child that waits, ``timeout`` seconds at most, until Ray holds no GPU of these nodes (ids)."""
+    named = tuple(word for node_id in sorted(nodes) for word in ("--node", node_id))
+    return (python, "-m", CHILD, "free", address, "--timeout", f"{timeout:g}", *named)
+
+
+def parse_usage(text: str) -> Usage:
+    """The child's answer about GPUs; errors as for :func:`parse_answer`."""
+    return parse_answer(Usage, text)
 
 
 def table_argv(

@@ -1,6 +1,7 @@
 """The one program that imports ray: asks the GCS, prints one JSON document, ends.
 
     python -m shoal.facts.ray_child nodes HOST:PORT [--wait IP [--mark RESOURCE]] [--timeout S]
+    python -m shoal.facts.ray_child free HOST:PORT --node NODE_ID... [--timeout S]
     python -m shoal.facts.ray_child drain HOST:PORT NODE_ID [--deadline S] [--reason PREEMPTION] [--message TEXT]
 
 A child, because importing ray costs 90 MB. Exit codes: 0 printed (and found, accepted), 3 not found in time or
@@ -48,6 +49,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     nodes.add_argument("--wait", metavar="IP")
     nodes.add_argument("--mark", metavar="RESOURCE", default="")
     nodes.add_argument("--timeout", type=float, default=5.0)
+    free = verbs.add_parser("free")
+    free.add_argument("address", type=address_type)
+    free.add_argument("--node", metavar="NODE_ID", action="append", default=[], type=node_id_type)
+    free.add_argument("--timeout", type=float, default=20.0)
     drain = verbs.add_parser("drain")
     drain.add_argument("address", type=address_type)
     drain.add_argument("node_id", type=node_id_type)
@@ -162,6 +167,37 @@ def nodes(client: Any, args: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     return document, found
 
 
+def usage(client: Any, wanted: Sequence[str]) -> list[dict[str, Any]]:
+    """The GPUs of each wanted node, all and free ones: what a placement group holds is not free.
+
+    A raylet that was killed stays in the table with all that it held; so nodes are named by their ids.
+    """
+    from ray.core.generated import autoscaler_pb2
+
+    reply = autoscaler_pb2.GetClusterResourceStateReply()
+    reply.ParseFromString(client.get_cluster_resource_state())
+    return [
+        {
+            "node_id": node.node_id.hex(),
+            "total": dict(node.total_resources).get("GPU", 0.0),
+            "free": dict(node.available_resources).get("GPU", 0.0),
+        }
+        for node in reply.cluster_resource_state.node_states
+        if node.node_id.hex() in wanted
+    ]
+
+
+def free(client: Any, args: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    """The GPUs of each node, and whether all are free; asked again until they are or ``timeout`` seconds are over."""
+    end = time.monotonic() + args.timeout
+    while True:
+        rows = usage(client, args.node)
+        good = all(one["free"] >= one["total"] for one in rows)
+        if good or time.monotonic() >= end:
+            return {"nodes": rows}, good
+        time.sleep(POLL_S)
+
+
 def drain(client: Any, args: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     """Ask for a drain, as the hidden `ray drain-node` does: the document, and whether it was accepted."""
     from ray.core.generated import autoscaler_pb2
@@ -181,7 +217,7 @@ def ask_ray(args: argparse.Namespace, env: Mapping[str, str]) -> tuple[dict[str,
         client_type = importlib.import_module("ray._raylet").GcsClient  # ray's type stub does not know it
     except ImportError as error:
         raise GcsError(f"{sys.executable} cannot import ray: {error}", "ray") from error
-    verb = {"nodes": nodes, "drain": drain}[args.verb]
+    verb = {"nodes": nodes, "free": free, "drain": drain}[args.verb]
     try:
         # Ray's client takes the address literally: only `ray start` and ray.init() rewrite 127.0.0.1.
         document, good = verb(client_type(address=args.address), args)

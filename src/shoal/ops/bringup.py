@@ -37,7 +37,7 @@ def bring_up(
         _, spec = local.prepare(wish, env, report)
         try:
             record = local.start(spec, env)
-            status = local.follow(env, show)
+            status = local.follow(env, show, wish.join_timeout)
             return Ready(record, status, QUESTION, ask(record, QUESTION, max_tokens=64))
         except BaseException as error:
             report("taking down what was started")

@@ -36,7 +36,7 @@ from shoal.spec.environ import cache_dir, state_dir
 from shoal.spec.registry import ModelEntry, check_options
 from shoal.state import run as runs
 from shoal.state.run import NodeRecord, Proc, RunRecord
-from shoal.state.status import ClusterState, ClusterStatus, NodeState
+from shoal.state.status import ClusterState, ClusterStatus, EngineState, NodeState
 
 TEMP_ROOT = Path("/tmp")  # noqa: S108 (mkdtemp makes a private folder in it; TMPDIR may be too long for a socket path)
 GRACE = {"serve": 25.0, "agent": 25.0}
@@ -227,12 +227,13 @@ def _spawn(record: RunRecord, folder: Path, name: str, kind: str, env: Mapping[s
     return record
 
 
-def follow(env: Mapping[str, str], show: Callable[[ClusterStatus], None]) -> ClusterStatus:
-    """Show the cluster's status until it is ready.
+def follow(env: Mapping[str, str], show: Callable[[ClusterStatus], None], patience: float) -> ClusterStatus:
+    """Show the cluster's status until it is ready. The gate waits for ever; who looks on does so for ``patience`` s.
 
     Raises:
         StartFailed: it will not become ready, with the reason; it has been left as it is.
     """
+    began = time.monotonic()
     while True:
         record = running(env)
         if record is None:
@@ -241,9 +242,16 @@ def follow(env: Mapping[str, str], show: Callable[[ClusterStatus], None]) -> Clu
         show(status)
         if status.state is ClusterState.READY:
             return status
-        if reason := _hopeless(record, status):
+        waited = time.monotonic() - began
+        if reason := _hopeless(record, status) or (_shut(status, waited) if waited > patience else ""):
             raise StartFailed("the cluster did not come up", why=reason, fix="shoal logs   # what each process said")
         time.sleep(0.2)
+
+
+def _shut(status: ClusterStatus, waited: float) -> str:
+    if status.engine is None or status.engine.state is not EngineState.WAITING:
+        return ""
+    return f"the gate stayed shut for {waited:.0f} s: {status.engine.detail}"
 
 
 def _hopeless(record: RunRecord, status: ClusterStatus) -> str:
@@ -255,6 +263,8 @@ def _hopeless(record: RunRecord, status: ClusterStatus) -> str:
     tried = [f"{node.name}: {node.detail}" for node in status.nodes if node.restarts]
     if tried:
         return "; ".join(tried)
+    if status.engine is not None and status.engine.last_fault:
+        return status.engine.last_fault
     if status.engine is not None and status.state is ClusterState.FAILED:
         failed = [f"{node.name}: {node.detail}" for node in status.nodes if node.state.value == "failed"]
         return "; ".join(failed) or status.engine.detail

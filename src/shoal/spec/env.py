@@ -77,6 +77,9 @@ class ServeSettings(Settings):
     """What the engine supervisor is told."""
 
     serve_port: Port
+    lost_after: Seconds = 30.0
+    wedged_after: Seconds = 60.0
+    drain_timeout: Seconds = 60.0
     expect: tuple[tuple[str, int], ...]
     engine_plan: str
     api_key_file: str

@@ -33,6 +33,7 @@ class EngineState(StrEnum):
     STARTING = "starting"
     READY = "ready"
     UNREADY = "unready"
+    DRAINING = "draining"
     RESTARTING = "restarting"
     FAILED = "failed"
     STOPPING = "stopping"
@@ -97,6 +98,8 @@ class EngineStatus(Document):
     last_token_age_s: float | None = Field(None, description="seconds since the last token; None before the first")
     detail: str = Field("", description="one sentence: what it waits for, or why it failed")
     restarts: int = 0
+    last_fault: str = Field("", description="why the engine ended last; empty where it never did")
+    incident: str = Field("", description="folder with the evidence of that, on the supervisor's host")
     pid: int | None = Field(None, description="process id of the API server")
 
 

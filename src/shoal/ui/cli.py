@@ -20,6 +20,7 @@ VERBS = {
     "explain": "Say what a log means: cause, evidence, fix.",
     "events": "Show what happened, and what was decided.",
     "bench": "Measure what the fabric carries.",
+    "restart": "Restart the engine after its running requests.",
     "down": "Take the cluster down and leave nothing behind.",
     "lab": "Rehearse on one machine: hosts, a simulated engine, faults.",
     "doctor": "Say what is wrong on machines, and what mends it.",

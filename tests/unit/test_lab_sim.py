@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.engine.client import generation_tokens
+from shoal.engine.client import parse_counters
+from shoal.engine.watch import Counters
 from shoal.lab.sim import answers
 from shoal.lab.sim.metrics import Metrics
 from shoal.lab.sim.server import parser
@@ -35,7 +36,7 @@ def test_metrics_have_vllms_names() -> None:
     metrics = Metrics()
     metrics.generated.inc(3)
     text = metrics.text().decode()
-    assert generation_tokens(text) == 3.0
+    assert parse_counters(text) == Counters(tokens=3.0)
     names = (
         "prompt_tokens_total", "num_requests_running", "num_requests_waiting", "kv_cache_usage_perc",
         "iteration_tokens_total_bucket", "time_to_first_token_seconds_sum", "inter_token_latency_seconds_count",

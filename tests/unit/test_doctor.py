@@ -63,6 +63,12 @@ def test_ids_are_unique_and_well_formed() -> None:
     assert [check.id for check in EVERY if not check.title or not check.about] == []
 
 
+def test_every_check_has_its_section() -> None:
+    """A finding's link leads to an anchor of the reference."""
+    page = (Path(__file__).parents[2] / doctor_page.PAGE).read_text(encoding="utf-8")
+    assert [check.id for check in EVERY if f'<a id="{check.id}"></a>' not in page] == []
+
+
 def test_needs_are_known() -> None:
     """Each need is a group of facts, or a field of one."""
     groups = {"rdma", "net", "gpu", "machine", "container", "docker", "stack", "env", "before"}

@@ -81,7 +81,7 @@ class Snapshot:
         """Whether what is missing at ``path`` does not exist; not so below a folder that could not be read."""
         for way in (path, self.resolve(path)):
             if self._looked_for(way):
-                return not any(way.startswith(closed + "/") for closed in self.errors)
+                return not any(folder in self.errors for folder in _above(way))
         return False
 
     def _looked_for(self, path: str) -> bool:
@@ -161,6 +161,11 @@ class Snapshot:
                 names.add(posixpath.basename(child))
                 child = parent
         return tree
+
+
+def _above(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def bare(argv: Sequence[str]) -> Sequence[str]:

@@ -1,10 +1,10 @@
 """Memory, disk and ports of this machine."""
 
-import re
 from dataclasses import dataclass
 
 import psutil
 
+from shoal.facts.meminfo import parse_meminfo
 from shoal.host.base import Host
 
 
@@ -20,12 +20,6 @@ class Memory:
     def usable(self) -> int:
         """What a new process may hope for."""
         return self.available if self.limit is None else min(self.available, self.limit)
-
-
-def parse_meminfo(text: str) -> dict[str, int]:
-    """``/proc/meminfo`` as bytes by name; lines of another form are left out."""
-    rows = re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)
-    return {name: int(value) * 1024 for name, value in rows}
 
 
 def read_memory(host: Host) -> Memory | None:

@@ -8,19 +8,12 @@ from textwrap import wrap
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from rich.console import Console
-from rich.text import Text
+from click import style
 
 from shoal.checks.base import Check, Finding, Status
 from shoal.checks.run import RANK, Report
 
-STYLE = {
-    Status.FAIL: "bold red",
-    Status.WARN: "yellow",
-    Status.UNKNOWN: "magenta",
-    Status.SKIP: "dim",
-    Status.OK: "green",
-}
+COLOUR = {Status.FAIL: "red", Status.WARN: "yellow", Status.UNKNOWN: "magenta"}
 ORDER = (Status.FAIL, Status.WARN, Status.UNKNOWN, Status.SKIP, Status.OK)
 SHOWN = (Status.FAIL, Status.WARN, Status.UNKNOWN)
 PAGE = "docs/reference/checks.md"
@@ -60,44 +53,37 @@ def worst_first(report: Report) -> list[Finding]:
     return sorted(report.findings, key=lambda item: (ORDER.index(item.status), RANK[item.severity]))
 
 
-def show(console: Console, report: Report) -> None:
-    """Failures first, each with evidence and fix; what is well is counted by group."""
+def page(report: Report, width: int) -> Iterator[str]:
+    """Failures first, each with evidence and fix; what is well is counted by group. Coloured, for who wants it."""
     for finding in worst_first(report):
         if finding.status in SHOWN:
-            _finding(console, report, finding)
-    _trouble(console, report)
-    for line in counted(report):
-        console.print(Text(line, style="dim"), soft_wrap=True)
-    console.print(Text(summary(report), style="bold"), soft_wrap=True)
+            yield from _finding(report, finding, width)
+    yield from _trouble(report)
+    yield from (style(line, dim=True) for line in counted(report))
+    yield style(summary(report), bold=True)
 
 
-def _finding(console: Console, report: Report, finding: Finding) -> None:
+def _finding(report: Report, finding: Finding, width: int) -> Iterator[str]:
     where = f"{finding.node}  " if finding.node and len(report.nodes) > 1 else ""
-    head = Text.assemble(
-        (f"{finding.status.value:<{INDENT}}", STYLE[finding.status]), where, (finding.id, "bold"), f"  {finding.title}"
-    )
-    console.print(head, soft_wrap=True)
-    if finding.evidence:
-        for line in wrap(finding.evidence, max(console.width - INDENT, 20)):
-            console.print(Text(" " * INDENT + line), soft_wrap=True)
+    status = style(f"{finding.status.value:<{INDENT}}", fg=COLOUR[finding.status], bold=finding.status is Status.FAIL)
+    yield f"{status}{where}{style(finding.id, bold=True)}  {finding.title}"
+    yield from (" " * INDENT + line for line in wrap(finding.evidence, max(width - INDENT, 20)))
     if finding.fix:
         # One line, however long: it is copied.
-        console.print(Text.assemble(" " * INDENT, ("fix: ", "cyan"), finding.fix), soft_wrap=True)
+        yield _about("fix", finding.fix)
 
 
-def _trouble(console: Console, report: Report) -> None:
+def _about(word: str, text: str) -> str:
+    return " " * INDENT + style(f"{word}: ", fg="cyan") + text
+
+
+def _trouble(report: Report) -> Iterator[str]:
     """Hosts that could not be asked, and what did not end in time."""
     for name, error in report.unreachable.items():
-        console.print(
-            Text.assemble((f"{'NO WAY':<{INDENT}}", STYLE[Status.FAIL]), (name, "bold"), f"  {error.what}"),
-            soft_wrap=True,
-        )
-        for word, text in (("why", error.why), ("fix", error.fix)):
-            if text:
-                console.print(Text.assemble(" " * INDENT, (f"{word}: ", "cyan"), text), soft_wrap=True)
+        yield style(f"{'NO WAY':<{INDENT}}", fg="red", bold=True) + style(name, bold=True) + f"  {error.what}"
+        yield from (_about(word, text) for word, text in (("why", error.why), ("fix", error.fix)) if text)
     for name, words in report.late.items():
-        for text in words:
-            console.print(Text(f"{'LATE':<{INDENT}}{name}  {text}", style=STYLE[Status.WARN]), soft_wrap=True)
+        yield from (style(f"{'LATE':<{INDENT}}", fg="yellow") + f"{name}  {text}" for text in words)
 
 
 def counted(report: Report) -> Iterator[str]:

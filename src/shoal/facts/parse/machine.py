@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Mapping
 
 from shoal.facts.machine import Disk, MachineFacts, PciBridge, Stuck
+from shoal.facts.meminfo import parse_meminfo
 from shoal.facts.parse import clock, limits
 from shoal.facts.parse.text import first_line, known, missing, output, outputs, whole
-from shoal.facts.system import parse_meminfo
 from shoal.host.snapshot import Snapshot
 
 SYSCTL = "/proc/sys/"

@@ -1,6 +1,7 @@
 """``shoal doctor``."""
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -8,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from shoal.checks.base import Severity, Status
 from shoal.checks.catalogue import EVERY
@@ -88,7 +88,9 @@ def _say(report: Report, form: str | None) -> int:
     elif form == "short":
         click.echo("\n".join(doctor_page.short(report)))
     else:
-        doctor_page.show(Console(), report)
+        colour = False if environ().get("NO_COLOR") else None
+        for line in doctor_page.page(report, shutil.get_terminal_size().columns):
+            click.echo(line, color=colour)
     return report.exit_code
 
 

@@ -160,6 +160,30 @@ def test_replies_of_another_form(tmp_path: Path, commands: str, said: str) -> No
     assert said in caught.value.what
 
 
+def test_what_is_neither_file_nor_folder(tmp_path: Path) -> None:
+    """A pipe is refused at once, and not waited for; a folder with too much in it is no machine."""
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="is no capture"):
+        capture.load(tmp_path / "pipe")
+
+
+def test_a_folder_of_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more in it than a machine has to tell, it is given up; what lies very deep is passed over."""
+    deep = tmp_path / "one/fs"
+    for _ in range(80):
+        deep = deep / "d"
+    deep.mkdir(parents=True)
+    (deep / "file").write_text("x")
+    assert capture.load(tmp_path / "one")[0].files == {}
+    monkeypatch.setattr(capture, "MAX_ENTRIES", 2)
+    for number in range(4):
+        (tmp_path / f"one/fs/{number}").write_text("x")
+    with pytest.raises(ConfigError, match="is no capture"):
+        capture.load(tmp_path / "one")
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     """A path that does not exist, and a folder without captures."""
     with pytest.raises(ConfigError, match="there is no such file or folder"):

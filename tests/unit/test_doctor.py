@@ -180,12 +180,21 @@ def test_junit_has_a_suite_for_each_node() -> None:
 def test_short_is_a_line_for_each_finding() -> None:
     """The worst first, then who was not reached, then the sum."""
     assert list(doctor_page.short(REPORT)) == [
-        "FAIL gx1 gpu.x: seen \x00 FAIL",
-        "WARN gx2 net.y: seen \x00 WARN",
-        "UNKNOWN cross.z: seen \x00 UNKNOWN",
+        "FAIL gx1 gpu.x: seen \ufffd FAIL",
+        "WARN gx2 net.y: seen \ufffd WARN",
+        "UNKNOWN cross.z: seen \ufffd UNKNOWN",
         "NO WAY gx3: gx3 does not answer",
         "2 node(s), 1 not reached: 1 FAIL, 1 WARN, 1 UNKNOWN, 1 OK",
     ]
+
+
+def test_a_machine_cannot_speak_to_the_terminal() -> None:
+    """Control sequences in evidence, fix and names are shown as what they are: unprintable."""
+    rude = Finding("gpu.x", "t", Status.FAIL, "a\x1b]0;owned\x07b", "c\x1b[2Jd\x9b", node="n\x1b[1m")
+    page = "\n".join(doctor_page.page(Report(("a", "b"), (rude,)), 100))
+    assert "a\ufffd]0;owned\ufffdb" in page
+    assert "c\ufffd[2Jd\ufffd" in page
+    assert "n\ufffd[1m  " in page
 
 
 def test_changes_are_told() -> None:

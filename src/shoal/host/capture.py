@@ -24,6 +24,7 @@ FORMAT = 1
 MAX_FILE = 4 << 20
 MAX_TOTAL = 512 << 20
 MAX_ENTRIES = 300_000
+MAX_DEPTH = 60
 TARS = (".tar", ".tar.gz", ".tgz")
 FIX = "shoal capture -o FILE.tar.gz   # on that machine makes one"
 
@@ -87,7 +88,7 @@ def load(path: Path) -> tuple[Snapshot, ...]:
         ConfigError: there is none, or what is there is no capture.
     """
     try:
-        found = tuple(_of_folder(path) if path.is_dir() else _of_tar(path))
+        found = tuple(_of_folder(path) if path.is_dir() else _of_tar(path) if _readable(path) else ())
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: there is no such file or folder", fix=FIX) from error
     except OSError as error:
@@ -98,14 +99,19 @@ def load(path: Path) -> tuple[Snapshot, ...]:
     return found
 
 
+def _readable(path: Path) -> bool:
+    """Whether it is a regular file: a pipe would be waited for."""
+    return stat.S_ISREG(path.stat().st_mode)
+
+
 def _of_folder(path: Path) -> Iterator[Snapshot]:
     """The capture that a folder is, or those that are in it."""
     if _is_capture(path):
-        yield _made(path.absolute().name, _walk(path, ""), str(path))
+        yield _made(path.absolute().name, _counted(_walk(path, ""), path), str(path))
         return
     for child in sorted(path.iterdir()):
         if child.is_dir() and _is_capture(child):
-            yield _made(child.name, _walk(child, ""), str(child))
+            yield _made(child.name, _counted(_walk(child, ""), child), str(child))
         elif child.is_file() and child.name.endswith(TARS):
             yield from _of_tar(child)
 
@@ -114,8 +120,20 @@ def _is_capture(path: Path) -> bool:
     return (path / FS).is_dir() or (path / COMMANDS).is_file()
 
 
+def _counted(entries: Iterable[Entry], path: Path) -> Iterator[Entry]:
+    """The entries, as long as they are as many and as big as a machine's."""
+    left = MAX_TOTAL
+    for number, entry in enumerate(entries):
+        left -= len(entry.text)
+        if number > MAX_ENTRIES or left < 0:
+            raise ConfigError(f"{path} is no capture", why="it holds more than a machine has to tell", fix=FIX)
+        yield entry
+
+
 def _walk(root: Path, below: str) -> Iterator[Entry]:
-    """What lies in a folder; links are read and not followed."""
+    """What lies in a folder; links are read and not followed, and what lies very deep is no machine's."""
+    if below.count("/") > MAX_DEPTH:
+        return
     for child in sorted(os.scandir(root / below), key=lambda entry: entry.name):
         path = f"{below}/{child.name}".lstrip("/")
         if child.is_symlink():

@@ -18,7 +18,13 @@ ORDER = (Status.FAIL, Status.WARN, Status.UNKNOWN, Status.SKIP, Status.OK)
 SHOWN = (Status.FAIL, Status.WARN, Status.UNKNOWN)
 PAGE = "docs/reference/checks.md"
 ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML 1.0
+CONTROL = re.compile(r"[^\S\n\t ]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 INDENT = 9
+
+
+def printable(text: str) -> str:
+    """Text that a terminal only shows: what a machine says may hold control sequences."""
+    return CONTROL.sub("\ufffd", text)
 
 
 def link(check_id: str) -> str:
@@ -64,13 +70,13 @@ def page(report: Report, width: int) -> Iterator[str]:
 
 
 def _finding(report: Report, finding: Finding, width: int) -> Iterator[str]:
-    where = f"{finding.node}  " if finding.node and len(report.nodes) > 1 else ""
+    where = f"{printable(finding.node)}  " if finding.node and len(report.nodes) > 1 else ""
     status = style(f"{finding.status.value:<{INDENT}}", fg=COLOUR[finding.status], bold=finding.status is Status.FAIL)
     yield f"{status}{where}{style(finding.id, bold=True)}  {finding.title}"
-    yield from (" " * INDENT + line for line in wrap(finding.evidence, max(width - INDENT, 20)))
+    yield from (" " * INDENT + line for line in wrap(printable(finding.evidence), max(width - INDENT, 20)))
     if finding.fix:
         # One line, however long: it is copied.
-        yield _about("fix", finding.fix)
+        yield _about("fix", printable(finding.fix))
 
 
 def _about(word: str, text: str) -> str:
@@ -80,10 +86,12 @@ def _about(word: str, text: str) -> str:
 def _trouble(report: Report) -> Iterator[str]:
     """Hosts that could not be asked, and what did not end in time."""
     for name, error in report.unreachable.items():
-        yield style(f"{'NO WAY':<{INDENT}}", fg="red", bold=True) + style(name, bold=True) + f"  {error.what}"
-        yield from (_about(word, text) for word, text in (("why", error.why), ("fix", error.fix)) if text)
+        yield (
+            style(f"{'NO WAY':<{INDENT}}", fg="red", bold=True) + style(name, bold=True) + f"  {printable(error.what)}"
+        )
+        yield from (_about(word, printable(text)) for word, text in (("why", error.why), ("fix", error.fix)) if text)
     for name, words in report.late.items():
-        yield from (style(f"{'LATE':<{INDENT}}", fg="yellow") + f"{name}  {text}" for text in words)
+        yield from (style(f"{'LATE':<{INDENT}}", fg="yellow") + printable(f"{name}  {text}") for text in words)
 
 
 def counted(report: Report) -> Iterator[str]:
@@ -110,7 +118,7 @@ def short(report: Report) -> Iterator[str]:
     for finding in worst_first(report):
         if finding.status in SHOWN:
             node = f"{finding.node} " if finding.node else ""
-            yield f"{finding.status.value} {node}{finding.id}: {finding.evidence}"
+            yield printable(f"{finding.status.value} {node}{finding.id}: {' '.join(finding.evidence.split())}")
     for name, error in report.unreachable.items():
         yield f"NO WAY {name}: {error.what}"
     yield summary(report)

@@ -197,6 +197,16 @@ def test_a_machine_cannot_speak_to_the_terminal() -> None:
     assert "n\ufffd[1m  " in page
 
 
+def test_nodes_that_are_alike_are_told_together() -> None:
+    """One finding with their names; one that differs in a word stands alone."""
+    nodes = tuple(f"n{place}" for place in range(6))
+    same = tuple(finding(Status.WARN, node=node) for node in nodes)
+    other = Finding("gpu.x", "all is well", Status.FAIL, "else", node="n9")
+    page = list(doctor_page.page(Report(nodes, (*same, other)), 80))
+    heads = [line for line in page if "gpu.x" in line]
+    assert ["n9" in heads[0], "n0, n1, n2, n3 and 2 more" in heads[1], len(heads)] == [True, True, 2]
+
+
 def test_changes_are_told() -> None:
     """What became of a finding, and of a host."""
     after = Report(("gx1",), (finding(Status.WARN), finding(Status.OK, "net.y", "gx2")))

@@ -20,6 +20,7 @@ PAGE = "docs/reference/checks.md"
 ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML 1.0
 CONTROL = re.compile(r"[^\S\n\t ]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 INDENT = 9
+MOST_NAMES = 4
 
 
 def printable(text: str) -> str:
@@ -61,16 +62,27 @@ def worst_first(report: Report) -> list[Finding]:
 
 def page(report: Report, width: int) -> Iterator[str]:
     """Failures first, each with evidence and fix; what is well is counted by group. Coloured, for who wants it."""
-    for finding in worst_first(report):
+    for finding, nodes in alike(report):
         if finding.status in SHOWN:
-            yield from _finding(report, finding, width)
+            yield from _finding(finding, nodes if len(report.nodes) > 1 else "", width)
     yield from _trouble(report)
     yield from (style(line, dim=True) for line in counted(report))
     yield style(summary(report), bold=True)
 
 
-def _finding(report: Report, finding: Finding, width: int) -> Iterator[str]:
-    where = f"{printable(finding.node)}  " if finding.node and len(report.nodes) > 1 else ""
+def alike(report: Report) -> Iterator[tuple[Finding, str]]:
+    """Findings, the worst first, and the nodes on which they are the same in every word."""
+    groups: dict[tuple[str, ...], list[Finding]] = {}
+    for item in worst_first(report):
+        groups.setdefault((item.id, item.status, item.evidence, item.fix), []).append(item)
+    for first, *others in groups.values():
+        names = [item.node for item in (first, *others)]
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        yield first, printable(", ".join(names[:MOST_NAMES]) + more)
+
+
+def _finding(finding: Finding, nodes: str, width: int) -> Iterator[str]:
+    where = f"{nodes}  " if nodes else ""
     status = style(f"{finding.status.value:<{INDENT}}", fg=COLOUR[finding.status], bold=finding.status is Status.FAIL)
     yield f"{status}{where}{style(finding.id, bold=True)}  {finding.title}"
     yield from (" " * INDENT + line for line in wrap(printable(finding.evidence), max(width - INDENT, 20)))

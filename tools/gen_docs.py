@@ -13,6 +13,7 @@ from pages.checks import checks
 from pages.commands import cli_page, exit_codes
 from pages.compose import compose_page
 from pages.environment import environment, ports
+from pages.fabric import fabric_page
 from pages.models import models
 from pages.signatures import signatures
 from pages.status import schema, status_page
@@ -26,6 +27,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "compose.md": compose_page,
     "environment.md": environment,
     "exit-codes.md": exit_codes,
+    "fabric.md": fabric_page,
     "models.md": models,
     "ports.md": ports,
     "signatures.md": signatures,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shoal import __version__
-from shoal.agent import arrival, checkup, devices, fabric, family, hub, preflight, ray_command, rpc, stages
+from shoal.agent import arrival, auto, checkup, devices, fabric, family, hub, preflight, ray_command, rpc, stages
 from shoal.agent.app import agent_app
 from shoal.agent.endpoint import Endpoint
 from shoal.agent.family import FamilyFile
@@ -384,6 +384,9 @@ async def begin(settings: AgentSettings, env: Mapping[str, str], log: EventLog) 
     env, chosen = fabric.choose(env, settings.address, fabric.interfaces())
     if chosen:
         log("preflight", chosen)
+    if not ray_command.is_loopback(settings.address):
+        # Once, before JOIN: a raylet's environment never changes afterwards.
+        env = {**env, **await asyncio.to_thread(auto.choose, log, LocalHost(), env)}
     rpc.tidy(env)
     env = hub.by_file(env, LocalHost(), "" if settings.run_id else settings.state_dir)
     return await Agent(settings, env, log).run()

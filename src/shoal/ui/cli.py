@@ -24,6 +24,7 @@ VERBS = {
     "down": "Take the cluster down and leave nothing behind.",
     "lab": "Rehearse on one machine: hosts, a simulated engine, faults.",
     "doctor": "Say what is wrong on machines, and what mends it.",
+    "fabric": "Say how NCCL uses the HCAs, and which settings the fabric needs.",
     "checks": "List what the doctor looks at.",
     "capture": "Write what the doctor reads to a file.",
     "env": "Look at an environment file before anything reads it.",

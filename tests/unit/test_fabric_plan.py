@@ -219,6 +219,12 @@ def test_a_ring_of_three() -> None:
     assert each(RING_3) == [expected] * 3
 
 
+def test_what_a_ring_needs_is_said_where_it_is_set() -> None:
+    """A setting that is there already is still part of the plan."""
+    nodes = [replace(item, env={"NCCL_IB_MERGE_NICS": "0", "NCCL_NET_PLUGIN": "none"}) for item in RING_3]
+    assert each(nodes) == each(RING_3)
+
+
 def test_a_ring_of_four_follows_the_cables() -> None:
     """A longer ring runs the ring algorithm, with ranks in the order of the cables."""
     plan = plan_fabric(RING_4, NEW)

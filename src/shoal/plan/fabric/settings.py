@@ -60,8 +60,9 @@ def hca_list(chosen: Sequence[Seen]) -> str:
 
 
 def fusion(node: Node, chosen: Sequence[Seen], version: Version) -> tuple[merge.Group, ...]:
-    """The devices that NCCL makes of these ports."""
-    env = {**node.env, hca.HCA: hca_list(chosen)}
+    """The devices that NCCL makes of these ports, if nobody keeps it from that."""
+    kept = {name: value for name, value in node.env.items() if name not in {merge.NICS, merge.LEVEL, merge.FORCE}}
+    env = {**kept, hca.HCA: hca_list(chosen)}
     return merge.groups(hca.ports(node.facts.rdma.devices or (), version, env), version, env)
 
 

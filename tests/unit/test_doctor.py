@@ -183,7 +183,7 @@ def test_short_is_a_line_for_each_finding() -> None:
         "FAIL gx1 gpu.x: seen \ufffd FAIL",
         "WARN gx2 net.y: seen \ufffd WARN",
         "UNKNOWN cross.z: seen \ufffd UNKNOWN",
-        "NO WAY gx3: gx3 does not answer",
+        "NO WAY gx3: gx3 does not answer: no way",
         "2 node(s), 1 not reached: 1 FAIL, 1 WARN, 1 UNKNOWN, 1 OK",
     ]
 

@@ -132,7 +132,7 @@ def short(report: Report) -> Iterator[str]:
             node = f"{finding.node} " if finding.node else ""
             yield printable(f"{finding.status.value} {node}{finding.id}: {' '.join(finding.evidence.split())}")
     for name, error in report.unreachable.items():
-        yield f"NO WAY {name}: {error.what}"
+        yield printable(" ".join(f"NO WAY {name}: {error.what}: {error.why}".split()))
     yield summary(report)
 
 

@@ -114,7 +114,7 @@ class Pair:
 
     def wait_ready(self) -> None:
         """Until the engine has produced a token."""
-        wait_status(self.head.machine, ENGINE, "ready", 240)
+        wait_status(self.head.machine, ENGINE, "ready", 300)
 
     @property
     def key(self) -> str:

@@ -17,7 +17,7 @@ from shoal.ui.cli import VERBS, main
 UNKNOWN_MODEL = """\
 error: unknown model "smolm2"
 why: did you mean "smollm2"?
-fix: give a key of the registry, the path of a folder, or ORGANISATION/MODEL of the hub
+fix: give a key of the registry or the path of a folder
 """
 HELP = Path(__file__).parent / "data" / "help.txt"
 

@@ -23,7 +23,7 @@ def choose(word: str, registry: Mapping[str, ModelEntry], origin: str = "--model
     if "/" in word:
         key = (Path(word).name or "model") if word.startswith(("/", ".", "~")) else word
         return ModelEntry(key=key, model=word, description="a model folder, or a name on the hub", origin=origin)
-    fix = "give a key of the registry, the path of a folder, or ORGANISATION/MODEL of the hub"
+    fix = "give a key of the registry or the path of a folder"
     raise UsageError(f'unknown model "{word}"', why=did_you_mean(word, registry), fix=fix)
 
 

@@ -64,7 +64,8 @@ ABOUT = {
 }
 MORE = {
     "worker": "It joins as soon as the head answers, and joins again whenever the head was away.",
-    "head": "Every path of the API but `/health` wants the key in `state/api.key`, made at the first start.",
+    "head": "Every path of the API but `/health` wants the key in `state/api.key`, made at the first start.\n"
+    "vLLM's options for a model go into `models.yaml`; after a change: `docker compose restart vllm`.",
 }
 TROUBLE = """\
 - `/dev/infiniband` or `/sys/class/infiniband` does not exist: this machine has no RDMA device, or its driver is not

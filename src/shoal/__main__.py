@@ -31,6 +31,10 @@ def _light(words: list[str]) -> Callable[[], int] | None:
         from shoal.engine.main import main as serve
 
         return lambda: serve(_env())
+    if words == ["keep"]:
+        from shoal.ops.keeper import main as keep
+
+        return lambda: keep(_env())
     if words[:1] == ["health"] and not any(word.startswith("-") for word in words):
         from shoal.ui.health import main as health
 

@@ -36,7 +36,7 @@ def test_metrics_have_vllms_names() -> None:
     metrics = Metrics()
     metrics.generated.inc(3)
     text = metrics.text().decode()
-    assert parse_counters(text) == Counters(tokens=3.0)
+    assert parse_counters(text) == Counters(tokens=3.0, iterations=0.0)
     names = (
         "prompt_tokens_total", "num_requests_running", "num_requests_waiting", "kv_cache_usage_perc",
         "iteration_tokens_total_bucket", "time_to_first_token_seconds_sum", "inter_token_latency_seconds_count",

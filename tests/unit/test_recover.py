@@ -181,6 +181,19 @@ def test_a_restart_now_does_not_drain_and_a_rolling_one_renews_the_nodes() -> No
     ]
 
 
+@pytest.mark.parametrize("looks", [1, 2])
+def test_an_order_that_comes_while_it_ends_is_not_lost(looks: int) -> None:
+    """A restart that is ordered while evidence is saved, or while all is ended, is carried out, budget or not."""
+    walk = Walk(Rules(restarts=0, drain_timeout=60.0)).serve()
+    walk.see(**LOST)
+    for _ in range(looks - 1):
+        walk.see(done=True)
+    walk.see(restart=Restart.DRAIN)
+    for _ in range(3 - looks):
+        walk.see(done=True)
+    assert (walk.state.stage, walk.state.planned) == (Stage.GATE, Restart.NONE)
+
+
 def test_of_two_supervisors_one_stands_by() -> None:
     """Who finds another one waits and names it; who loses the engine ends its own and waits, too."""
     late = Walk()

@@ -89,11 +89,24 @@ def test_a_wedge_is_a_failed_probe_and_nothing_that_moves() -> None:
     assert failed.looked(Counters(5.0), 61.0).wedged(62.0, 60.0) != ""
 
 
-@pytest.mark.parametrize("moved", [Counters(6.0), Counters(5.0, prompt=1.0), Counters(5.0, iterations=1.0)])
-def test_any_progress_is_no_wedge(moved: Counters) -> None:
+@pytest.mark.parametrize(
+    ("before", "moved"),
+    [
+        (Counters(5.0), Counters(6.0)),
+        (Counters(5.0), Counters(5.0, prompt=1.0)),
+        (Counters(5.0, iterations=3.0), Counters(5.0, iterations=4.0)),
+    ],
+)
+def test_any_progress_is_no_wedge(before: Counters, moved: Counters) -> None:
     """Tokens of others, a prompt that is read or a step that is taken are progress, however long a probe waits."""
-    busy = Tokens(last=0.0).looked(Counters(5.0), 0.0).probed(produced=False, now=50.0).looked(moved, 55.0)
+    busy = Tokens(last=0.0).looked(before, 0.0).probed(produced=False, now=50.0).looked(moved, 55.0)
     assert (busy.probed(produced=False, now=60.0).wedged(70.0, 60.0), busy.moved) == ("", 55.0)
+
+
+def test_a_prompt_that_only_arrived_is_no_progress() -> None:
+    """Where steps are counted, a prompt that is counted on arrival moves nothing: it may be our own probe's."""
+    failed = Tokens(last=0.0).looked(Counters(5.0, iterations=3.0), 0.0).probed(produced=False, now=50.0)
+    assert failed.looked(Counters(5.0, prompt=1.0, iterations=3.0), 60.0).wedged(61.0, 60.0) != ""
 
 
 def test_a_silent_node_excuses_the_engine() -> None:

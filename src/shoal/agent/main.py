@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-import re
 import secrets
 import signal
 import socket
@@ -30,7 +29,7 @@ from shoal.agent.verify import judge
 from shoal.errors import ShoalError
 from shoal.facts.grpc_health import REFUSED, Health, serving
 from shoal.facts.ray import drain_argv, parse_drain, parse_table, table_argv
-from shoal.facts.ray_logs import read_fault, version_mismatch
+from shoal.facts.ray_logs import last_words, read_fault
 from shoal.facts.versions import versions
 from shoal.host.local import LocalHost
 from shoal.log import EventLog, Level
@@ -42,8 +41,6 @@ SLOW, FAST = 1.0, 0.2
 FAMILY_EVERY = 10.0
 # Seconds until a machine that was not fit is looked at again, where nobody waits at a terminal.
 LOOK_AGAIN = 60.0
-# What Ray prints beside the cause: counters with "error" in their names, and a metrics exporter that nobody runs.
-CHATTER = re.compile(r"\[state-dump\]|metrics exporter|metrics agent|Remaining processes will be killed")
 
 
 class Agent:
@@ -354,18 +351,6 @@ class Agent:
             pid=os.getpid(),
             restarts=len(self.state.restarts),
         )
-
-
-def last_words(text: str) -> str:
-    """The line of a failed ``ray start`` that names the cause: the last one that is no decoration."""
-    if told := version_mismatch(text):
-        return told
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not CHATTER.search(line)]
-    died = [line for line in lines if "[exit code=" in line]
-    if died:
-        return f"{died[-1]} ended unexpectedly"[:300]
-    telling = [line for line in lines if "Error" in line or "rror:" in line or "abort" in line.lower()]
-    return (telling or lines or [""])[-1][:300]
 
 
 async def begin(settings: AgentSettings, env: Mapping[str, str], log: EventLog) -> int:

@@ -131,6 +131,9 @@ def step(state: State, seen: Seen, rules: Rules) -> Step:
         return _stop(state, seen)
     if seen.other and state.stage in {Stage.START, Stage.SERVE, Stage.DRAIN}:
         return _end(replace(state, stands_down=True), seen, f"another supervisor has the engine: {seen.other}")
+    if seen.restart and state.stage in {Stage.SAVE, Stage.END} and not state.stopping:
+        # It is ending already; the order makes that a planned one, which the breaker does not count.
+        state = replace(state, planned=Restart.NOW, ends=Ends(ever_ready=state.ends.ever_ready))
     handler = {
         Stage.STANDBY: _standby,
         Stage.GATE: _gate,

@@ -11,14 +11,18 @@ class Counters:
 
     tokens: float
     prompt: float = 0.0
-    iterations: float = 0.0
+    iterations: float | None = None
     running: float = 0.0
     waiting: float = 0.0
 
     @property
-    def progress(self) -> tuple[float, float, float]:
-        """What moves while the engine works, whatever it works on."""
-        return self.tokens, self.prompt, self.iterations
+    def progress(self) -> tuple[float, float]:
+        """What moves while the engine works, whatever it works on.
+
+        A step counts the prompt tokens that it reads. The counter of prompts stands in for it only where there is none:
+        a prompt may be counted as it arrives, and then our own probe would look like progress.
+        """
+        return self.tokens, self.prompt if self.iterations is None else self.iterations
 
     @property
     def idle(self) -> bool:
@@ -33,7 +37,7 @@ class Tokens:
     last: float | None = None
     counter: float | None = None
     failed: float | None = None
-    progress: tuple[float, float, float] | None = None
+    progress: tuple[float, float] | None = None
     moved: float | None = None
 
     def looked(self, counters: Counters | None, now: float) -> "Tokens":

@@ -10,6 +10,10 @@ MISMATCH = re.compile(
     r"Version mismatch: The cluster was started with:\s+Ray: (\S+)\s+Python: (\S+)\s+"
     r"This process on (?:node )?\S+ was started with:\s+Ray: (\S+)\s+Python: (\S+)"
 )
+# What Ray prints beside the cause: counters with "error" in their names, and a metrics exporter that nobody runs.
+CHATTER = re.compile(r"\[state-dump\]|metrics exporter|metrics agent|Remaining processes will be killed")
+# Such as: 2026-11-24 23:41:00,324 ERR scripts.py:1306 -- raylet [exit code=-9]
+DIED = re.compile(r"\w+ \[exit code=-?\d+\]")
 LOGS = ("gcs_server.err", "raylet*.err")
 
 
@@ -41,3 +45,15 @@ def read_fault(temp_dir: Path, since: float) -> str:
             except OSError:
                 continue
     return ""
+
+
+def last_words(text: str) -> str:
+    """The line of a failed ``ray start`` that names the cause: the last one that is no decoration."""
+    if told := version_mismatch(text):
+        return told
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not CHATTER.search(line)]
+    died = [found[0] for line in lines if (found := DIED.search(line))]
+    if died:
+        return f"{died[-1]} ended unexpectedly"
+    telling = [line for line in lines if "Error" in line or "rror:" in line or "abort" in line.lower()]
+    return (telling or lines or [""])[-1][:300]

@@ -38,7 +38,8 @@ def bring_up(
         try:
             record = local.start(spec, env)
             status = local.follow(env, show, wish.join_timeout)
-            return Ready(record, status, QUESTION, ask(record, QUESTION, max_tokens=64))
+            answer = ask(record, QUESTION, max_tokens=64)
+            return Ready(local.keep(spec.state_dir, record, env), status, QUESTION, answer)
         except BaseException as error:
             report("taking down what was started")
             local.down(env)

@@ -26,8 +26,8 @@ from shoal.facts.process import read_boot_id
 from shoal.facts.system import listeners, read_memory
 from shoal.facts.versions import versions
 from shoal.facts.vllm_options import known_options
-from shoal.host.local import LocalHost, spawn_daemon
-from shoal.ops import sweep
+from shoal.host.local import LocalHost
+from shoal.ops import keeper, sweep
 from shoal.ops.snapshot import snapshot
 from shoal.plan.local import LocalSpec, check_nodes, plan_local
 from shoal.plan.node import ClusterPlan
@@ -39,7 +39,7 @@ from shoal.state.run import NodeRecord, Proc, RunRecord
 from shoal.state.status import ClusterState, ClusterStatus, EngineState, NodeState
 
 TEMP_ROOT = Path("/tmp")  # noqa: S108 (mkdtemp makes a private folder in it; TMPDIR may be too long for a socket path)
-GRACE = {"serve": 25.0, "agent": 25.0}
+GRACE = {"keep": 5.0, "serve": 25.0, "agent": 25.0}
 
 
 @dataclass(frozen=True)
@@ -185,9 +185,16 @@ def start(spec: LocalSpec, env: Mapping[str, str]) -> RunRecord:
     LocalHost().write(str(folder / "ray.token"), secrets.token_hex(32), mode=0o600)
     request = Request(plan.engine.model, plan.engine.endpoint, plan.engine.arguments, plan.engine.engine_env)
     LocalHost().write(str(folder / "engine.json"), request.to_json(), mode=0o600)
+    keeper.remember(folder, plan)
     for node in plan.nodes:
         record = _spawn(record, folder, node.name, "agent", {**env, **node.env})
     return _spawn(record, folder, "engine", "serve", {**env, **plan.engine.env})
+
+
+def keep(folder: Path, record: RunRecord, env: Mapping[str, str]) -> RunRecord:
+    """From now on, start agents and supervisor again where they end. Not earlier: a start that fails tells why."""
+    own = {"SHOAL_STATE_DIR": str(folder), "SHOAL_RUN_ID": record.run_id}
+    return _spawn(record, folder, "keeper", "keep", {**env, **own})
 
 
 def run_record(plan: ClusterPlan, spec: LocalSpec) -> RunRecord:
@@ -219,10 +226,7 @@ def _rotate_logs(folder: Path) -> None:
 
 
 def _spawn(record: RunRecord, folder: Path, name: str, kind: str, env: Mapping[str, str]) -> RunRecord:
-    log = Path(record.log_dir) / f"{name}.log"
-    clean = {key: value for key, value in env.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    pid = spawn_daemon([sys.executable, "-m", "shoal", kind], env=clean, cwd=Path(record.temp_dir), log=log)
-    record = record.adding(sweep.record(name, kind, pid))
+    record = record.adding(keeper.spawn(record, name, kind, env))
     runs.save(folder, record)
     return record
 
@@ -291,7 +295,9 @@ def down(env: Mapping[str, str]) -> list[str]:
     record = runs.load(folder)
     if record is None:
         return []
-    done = [word for kind in ("serve", "agent") for word in _end_kind(record, kind)]
+    done = _end_kind(record, "keep")
+    record = runs.load(folder) or record  # the keeper may have started one again a moment ago
+    done += [word for kind in ("serve", "agent") for word in _end_kind(record, kind)]
     places = [Path(record.temp_dir), Path(record.log_dir)]
     rest = sweep.belonging(record.run_id, places)
     left = sweep.end(rest, grace=3.0)
@@ -308,6 +314,7 @@ def down(env: Mapping[str, str]) -> list[str]:
     shutil.rmtree(record.temp_dir, ignore_errors=True)
     (folder / "ray.token").unlink(missing_ok=True)
     (folder / "engine.json").unlink(missing_ok=True)
+    keeper.settings_file(folder).unlink(missing_ok=True)
     runs.remove(folder)
     return done or ["removed what a cluster left that is gone"]
 

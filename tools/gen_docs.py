@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pages.checks import checks
+from pages.cluster import cluster_page, cluster_schema
 from pages.commands import cli_page, exit_codes
 from pages.compose import compose_page
 from pages.environment import environment, ports
@@ -24,6 +25,8 @@ FOLDER = Path("docs/reference")
 PAGES: Mapping[str, Callable[[], str]] = {
     "checks.md": checks,
     "cli.md": cli_page,
+    "cluster.md": cluster_page,
+    "cluster.schema.json": cluster_schema,
     "compose.md": compose_page,
     "environment.md": environment,
     "exit-codes.md": exit_codes,

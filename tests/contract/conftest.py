@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.docker.conftest import missing_tools
+from tests.docker import machine as engines
 from tests.sshd import SBIN, Keys, free_ports, require_openssh, sshd
 
 from shoal.host.base import Host
 from shoal.host.fake import FakeHost
 from shoal.host.local import LocalHost
 from shoal.host.ssh import SshHost
-from shoal.host.wrap import namespaces
+from shoal.host.wrap import WrapHost, container, namespaces
 
-REAL = ("local", "ssh", "ssh-dash", "nsenter", "nsenter-over-ssh")
+REAL = ("local", "ssh", "ssh-dash", "nsenter", "nsenter-over-ssh", "docker")
 
 # What a login may meet, one port each: a shell that is not bash, one that refuses, one that talks.
 LOGINS = {
@@ -89,6 +91,17 @@ def namespace_pid() -> Iterator[int]:
         yield pid
 
 
+@pytest.fixture(scope="session")
+def docker_host() -> Iterator[WrapHost]:
+    """This machine, whose docker speaks to an engine of the tests' own; a container `box` runs there."""
+    if why := missing_tools():
+        pytest.skip(why)
+    work = Path(tempfile.mkdtemp(prefix="shoal-docker-", dir="/var/tmp"))
+    with engines.machine("engine", "127.0.0.1", work) as engine:
+        engine.ok("docker", "run", "--detach", "--network=none", "--name=box", engines.IMAGE, "sleep", "3600")
+        yield WrapHost(LocalHost(), ("env", f"DOCKER_HOST=unix://{work}/docker.sock"))
+
+
 @dataclass(frozen=True)
 class Machine:
     """A host, and a folder on it."""
@@ -105,6 +118,8 @@ def build(form: str, request: pytest.FixtureRequest) -> Host:
     if form.startswith("nsenter"):
         over = request.getfixturevalue("ssh_lab").host() if form.endswith("ssh") else LocalHost()
         return namespaces(over, request.getfixturevalue("namespace_pid"), name="inside")
+    if form == "docker":
+        return container(request.getfixturevalue("docker_host"), "box")
     lab: SshLab = request.getfixturevalue("ssh_lab")
     return lab.host("dash" if form == "ssh-dash" else "plain")
 

@@ -262,4 +262,4 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part(real: Machine) -> No
 
 def test_a_machine_has_a_name(machine: Machine) -> None:
     """Each machine has a name for messages."""
-    assert machine.host.name in {"localhost", "plain", "dash", "inside", "fake"}
+    assert machine.host.name in {"localhost", "plain", "dash", "inside", "box", "fake"}

@@ -6,11 +6,12 @@ from uuid import uuid4
 
 import pytest
 from tests.contract.conftest import namespace_process
+from tests.docker.machine import IMAGE
 from tests.sshd import SBIN
 
 from shoal.errors import HostUnreachable
 from shoal.host.local import LocalHost
-from shoal.host.wrap import WrapHost, as_root, namespaces, network
+from shoal.host.wrap import WrapHost, as_root, container, namespaces, network
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
@@ -63,6 +64,24 @@ def test_a_process_that_is_gone_is_named() -> None:
     with pytest.raises(HostUnreachable) as raised:
         host.run(["hostname"], timeout=20)
     assert raised.value.why == f"process {pid}, whose namespaces are meant, is gone"
+
+
+def test_a_container_that_is_not_there_is_named(docker_host: WrapHost) -> None:
+    """Its name is told, and a container that has ended is told as such."""
+    with pytest.raises(HostUnreachable) as raised:
+        container(docker_host, "none").run(["true"], timeout=20)
+    assert (raised.value.what, raised.value.why) == ("none cannot be reached", "there is no container none")
+    docker_host.run(["docker", "run", "--network=none", "--name=ended", IMAGE, "true"], timeout=60)
+    with pytest.raises(HostUnreachable) as raised:
+        container(docker_host, "ended").run(["true"], timeout=20)
+    assert raised.value.why == "the container is not running"
+
+
+def test_no_docker_engine_is_told() -> None:
+    """Where no engine answers, that is the reason."""
+    with pytest.raises(HostUnreachable) as raised:
+        container(WrapHost(LocalHost(), ("env", "DOCKER_HOST=unix:///none.sock")), "box").run(["true"], timeout=20)
+    assert raised.value.why in {"no Docker engine answers", "docker is not installed there"}
 
 
 @pytest.fixture

@@ -39,13 +39,19 @@ RAY_TOKEN = "a-token-of-this-test-only-" + "0" * 38
 MALFORMED = {"VLLM_HOST_IP": LONER, "RAY_ADDRESS": f"{HEAD}:6379", "RAY_MODE": "wroker"}
 
 
+def missing_tools() -> str:
+    """What the machines are made of and is not there, as the reason of a skip; nothing where all is."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "Docker engines in namespaces need Linux and root"
+    missing = [name for name in TOOLS if shutil.which(name) is None]
+    return f"not installed: {', '.join(missing)} (apt install docker.io docker-compose iproute2)" if missing else ""
+
+
 @pytest.fixture(scope="session")
 def tools() -> None:
     """What the machines are made of; skipped where it is not there."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("Docker engines in namespaces need Linux and root")
-    if missing := [name for name in TOOLS if shutil.which(name) is None]:
-        pytest.skip(f"not installed: {', '.join(missing)} (apt install docker.io docker-compose iproute2)")
+    if why := missing_tools():
+        pytest.skip(why)
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.docker.conftest import missing_tools
 from tests.docker import machine as engines
+from tests.docker.conftest import missing_tools
 from tests.sshd import SBIN, Keys, free_ports, require_openssh, sshd
 
 from shoal.host.base import Host

@@ -27,6 +27,7 @@ VERBS = {
     "fabric": "Say how NCCL uses the HCAs, and which settings the fabric needs.",
     "checks": "List what the doctor looks at.",
     "capture": "Write what the doctor reads to a file.",
+    "fit": "Say how a model fits on GPUs, and how to split it.",
     "env": "Look at an environment file before anything reads it.",
     "render": "Write the container deployment of a node.",
     "pyz": "Write shoal as one file.",

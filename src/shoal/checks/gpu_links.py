@@ -148,7 +148,7 @@ def fabric_manager(node: NodeFacts) -> Verdict:
     if node.gpu.fabric_manager is None:
         return unknown("systemctl is-active nvidia-fabricmanager was not asked")
     if node.gpu.fabric_manager != "active":
-        package = f"nvidia-fabricmanager-{version(node.gpu.driver)[0]}" if node.gpu.driver else "nvidia-fabricmanager"
+        package = "-".join(["nvidia-fabricmanager", *map(str, version(node.gpu.driver or "")[:1])])
         return fail(
             f"systemctl is-active nvidia-fabricmanager: {node.gpu.fabric_manager}; driver {node.gpu.driver or '?'}",
             f"sudo systemctl enable --now nvidia-fabricmanager  # refuses? sudo apt install {package}, as the driver",

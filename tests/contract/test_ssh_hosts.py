@@ -1,6 +1,7 @@
 """Several real ssh hosts, asked at once, one of them cut off."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.ssh_hosts import SshHosts, ssh_hosts
@@ -8,6 +9,8 @@ from tests.ssh_hosts import SshHosts, ssh_hosts
 from shoal.errors import HostUnreachable
 from shoal.host.base import Host
 from shoal.host.fanout import fanout
+from shoal.ops.init import look
+from shoal.spec.cluster import parse
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +34,9 @@ def test_each_host_answers_for_itself(lab: SshHosts) -> None:
 
 def test_a_host_without_its_cable_is_named_and_the_others_are_asked(lab: SshHosts) -> None:
     """One pulled cable is one error with its reason; it is reached again when the cable is back."""
-    fresh = lab.hosts(patience=1)
     # By another name, since a kept connection would notice a pulled cable only after its keep-alives.
-    (fresh[2],) = SshHosts(lab.config, {"root@gpu-3": lab.places["gpu-3"]}).hosts(patience=1)
+    third = SshHosts(lab.config, {"root@gpu-3": lab.places["gpu-3"]})
+    fresh = [*lab.hosts()[:2], *third.hosts(patience=1), *lab.hosts()[3:]]
     lab.cable("gpu-3", up=False)
     try:
         one, two, three, four = fanout(fresh, name, deadline=30)
@@ -45,4 +48,15 @@ def test_a_host_without_its_cable_is_named_and_the_others_are_asked(lab: SshHost
         "it did not answer in time: it is down, or a firewall drops the packets",
         "no way leads to 10.77.101.3 from here",
     }
-    assert name(fresh[2]) == "gpu-3"
+    assert name(third.hosts()[0]) == "gpu-3"
+
+
+def test_init_writes_down_real_hosts(lab: SshHosts) -> None:
+    """Four machines over ssh become four hosts with their own addresses."""
+    spec = parse(look("lab", lab.hosts(), Path("shoal.yaml"), print), "shoal.yaml")
+    assert [(host.name, host.fabric, host.role) for host in spec.hosts] == [
+        ("gpu-1", "10.77.101.1", "head"),
+        ("gpu-2", "10.77.101.2", "worker"),
+        ("gpu-3", "10.77.101.3", "worker"),
+        ("gpu-4", "10.77.101.4", "worker"),
+    ]

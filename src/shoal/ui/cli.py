@@ -23,6 +23,7 @@ VERBS = {
     "restart": "Restart the engine after its running requests.",
     "down": "Take the cluster down and leave nothing behind.",
     "lab": "Rehearse on one machine: hosts, a simulated engine, faults.",
+    "init": "Look at machines, and write them down as a cluster.",
     "doctor": "Say what is wrong on machines, and what mends it.",
     "fabric": "Say how NCCL uses the HCAs, and which settings the fabric needs.",
     "checks": "List what the doctor looks at.",

@@ -85,10 +85,15 @@ def _finding(finding: Finding, nodes: str, width: int) -> Iterator[str]:
     where = f"{nodes}  " if nodes else ""
     status = style(f"{finding.status.value:<{INDENT}}", fg=COLOUR[finding.status], bold=finding.status is Status.FAIL)
     yield f"{status}{where}{style(finding.id, bold=True)}  {finding.title}"
-    yield from (" " * INDENT + line for line in wrap(printable(finding.evidence), max(width - INDENT, 20)))
+    yield from (" " * INDENT + line for line in _wrapped(printable(finding.evidence), max(width - INDENT, 20)))
     if finding.fix:
         # One line, however long: it is copied.
         yield _about("fix", printable(finding.fix))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of that width; names and paths stay whole."""
+    return wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _about(word: str, text: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from shoal.engine.launch import Request, argv
 from shoal.errors import UsageError
-from shoal.lab import namespace, plan, processes
+from shoal.lab import clock, namespace, plan, processes
 from shoal.lab.init import Service, pause, read_services, write_services
 from shoal.lab.network import Net
 from shoal.lab.plan import Wish
@@ -15,6 +15,7 @@ from shoal.plan.node import ClusterPlan
 
 PLACES = plan.Places(Path("/state/lab"), Path("/tmp/shoal-lab-ab12"), Path("/cache"))
 NET = Net("ab12", "192.168.100")
+WISH = Wish(2, "namespace", "sim")
 
 
 def planned(kind: plan.Kind = "namespace") -> ClusterPlan:
@@ -32,6 +33,7 @@ def test_a_host_gets_a_namespace_and_a_cable() -> None:
         "ip -n shoal-ab12-n2 addr add 192.168.100.2/24 dev mesh0",
         "ip -n shoal-ab12-n2 link set mesh0 up",
         "ip -n shoal-ab12-n2 link set lo up",
+        "ip -n shoal-ab12-n2 route add default via 192.168.100.254",
     ]
 
 
@@ -66,7 +68,7 @@ def test_the_head_has_agent_and_supervisor_and_a_worker_only_an_agent() -> None:
     """The agent has a process tree of its own; the supervisor sees the host's, where Ray's driver seeks its raylet."""
     cluster = planned()
     hosts = plan.hosts_of(cluster, "namespace", PLACES)
-    head, worker = (plan.services(cluster, host, PLACES.logs, "python", {"HOME": "/root"}, {}) for host in hosts)
+    head, worker = (plan.services(cluster, host, PLACES.logs, "python", {"HOME": "/root"}, WISH) for host in hosts)
     assert [(item.name, item.argv) for item in (*head, *worker)] == [
         ("agent", (*namespace.CONTAINER, "python", "-m", "shoal", "agent")),
         ("serve", ("python", "-m", "shoal", "serve")),
@@ -86,9 +88,10 @@ def test_settings_of_the_user_come_last() -> None:
     cluster = planned()
     head = plan.hosts_of(cluster, "namespace", PLACES)[0]
     extra = {"SHOAL_LOST_AFTER": "5", "SHOAL_RESTARTS": "3"}
+    wish = Wish(2, "namespace", "sim", settings=extra)
     found = [
         {name: item.env[name] for name in extra}
-        for item in plan.services(cluster, head, PLACES.logs, "python", {}, extra)
+        for item in plan.services(cluster, head, PLACES.logs, "python", {}, wish)
     ]
     assert found == [extra, extra]
 
@@ -126,6 +129,27 @@ ARGV = {
     "engine": ["SIMULATED::EngineCore"],
     "rank": ["ray::SimulatedWorker.run"],
 }
+
+
+def test_a_clock_that_jumps_is_asked_for() -> None:
+    """With a movable clock agent and supervisor are run by another module, and play the same roles."""
+    cluster = planned()
+    head = plan.hosts_of(cluster, "namespace", PLACES)[0]
+    wish = Wish(2, "namespace", "sim", clock=True)
+    found = [item.argv for item in plan.services(cluster, head, PLACES.logs, "python", {}, wish)]
+    clocked = ("python", "-m", "shoal.lab.clock", "/tmp/shoal-lab-ab12/n1/clock")
+    assert found == [(*namespace.CONTAINER, *clocked, "agent"), (*clocked, "serve")]
+    assert [processes.plays("agent", [*clocked, "agent"]), processes.plays("supervisor", [*clocked, "serve"])] == [
+        True
+    ] * 2
+
+
+def test_a_moved_clock_follows_its_file(tmp_path: Path) -> None:
+    """It is off by what the file says at that moment, and right where nobody has written one."""
+    now = clock.moved(lambda: 100.0, tmp_path / "clock")
+    assert now() == 100.0
+    (tmp_path / "clock").write_text(clock.offset(3600))
+    assert now() == 3700.0
 
 
 @pytest.mark.parametrize("role", processes.ROLES)

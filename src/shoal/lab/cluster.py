@@ -128,6 +128,7 @@ def _written(wish: plan.Wish, tag: str, places: plan.Places, spec: LocalSpec, en
         subnet=spec.subnet,
         run=run.model_copy(update={"cluster": "lab", "nodes": nodes}),
         hosts=hosts,
+        clock=wish.clock,
         made=() if wish.kind == "loopback" or namespace.RAY.exists() else (str(namespace.RAY),),
     )
     record.save(places.state, found)
@@ -140,7 +141,7 @@ def _written(wish: plan.Wish, tag: str, places: plan.Places, spec: LocalSpec, en
     write(str(places.hosts / "hosts"), namespace.hosts_file(hosts))
     for host in hosts:
         host.disk.mkdir(parents=True)
-        wanted = plan.services(cluster, host, places.logs, sys.executable, env, wish.settings or {})
+        wanted = plan.services(cluster, host, places.logs, sys.executable, env, wish)
         write(f"{host.folder}/services.json", write_services(wanted), mode=0o600)
     return Lab(places.state, found)
 
@@ -175,14 +176,15 @@ def boot(lab: Lab, host: HostRecord) -> Lab:
     else:
         pid = spawn_daemon(program, env=env, cwd=Path(host.folder), log=log)
         started = host.model_copy(update={"boot": sweep.record(host.name, "boot", pid)})
-    return _saved(lab, lab.record.with_host(started))
+    return saved(lab, lab.record.with_host(started))
 
 
 def _path() -> str:
     return "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def _saved(lab: Lab, changed: LabRecord) -> Lab:
+def saved(lab: Lab, changed: LabRecord) -> Lab:
+    """The lab with another record, which is written."""
     record.save(lab.folder, changed)
     return Lab(lab.folder, changed)
 
@@ -198,7 +200,7 @@ def power_off(lab: Lab, host: HostRecord) -> Lab:
     if host.kind == "loopback":
         sweep.kill(sweep.belonging("of no run", [Path(host.folder)]))
         sweep.remove_shared_memory(lab.record.run.created)
-    return _saved(lab, lab.record.with_host(host.model_copy(update={"boot": None})))
+    return saved(lab, lab.record.with_host(host.model_copy(update={"boot": None})))
 
 
 def reboot(lab: Lab, host: HostRecord) -> Lab:

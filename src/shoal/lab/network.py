@@ -62,6 +62,8 @@ class Net:
             ("ip", "-n", namespace, "addr", "add", f"{self.address(number)}/24", "dev", NETDEV),
             ("ip", "-n", namespace, "link", "set", NETDEV, "up"),
             ("ip", "-n", namespace, "link", "set", "lo", "up"),
+            # Ray asks the kernel for a way to the world to learn a host's own address.
+            ("ip", "-n", namespace, "route", "add", "default", "via", self.address(UPLINK)),
         )
 
     def cable(self, number: int, *, up: bool) -> Argv:

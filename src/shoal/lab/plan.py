@@ -7,6 +7,7 @@ from pathlib import Path
 from shoal.engine.launch import VLLM_SERVER, Request
 from shoal.errors import UsageError
 from shoal.lab import namespace
+from shoal.lab.clock import FILE as CLOCK
 from shoal.lab.init import Service
 from shoal.lab.record import EngineKind, HostRecord, Kind
 from shoal.lab.sim.answers import MODEL
@@ -35,6 +36,7 @@ class Wish:
     api_port: int = 8000
     agent_port: int = 8700
     load_seconds: float = 0.2
+    clock: bool = False
     settings: Mapping[str, str] | None = None
 
 
@@ -115,23 +117,26 @@ def services(
     logs: Path,
     python: str,
     inherited: Mapping[str, str],
-    extra: Mapping[str, str],
+    wish: Wish,
 ) -> tuple[Service, ...]:
     """The services of a host: the agent, and the supervisor on the head."""
     node = plan.nodes[host.number - 1]
     base = {**inherited, **own(host)}
-    found = [_service(host, "agent", logs, python, {**base, **node.env, **own(host), **extra})]
+    extra = wish.settings or {}
+    clock = ("shoal.lab.clock", f"{host.folder}/{CLOCK}") if wish.clock else ("shoal",)
+    run = (python, "-m", *clock)
+    found = [_service(host, "agent", logs, run, {**base, **node.env, **own(host), **extra})]
     if host.role == "head":
-        found.append(_service(host, "serve", logs, python, {**base, **plan.engine.env, **own(host), **extra}))
+        found.append(_service(host, "serve", logs, run, {**base, **plan.engine.env, **own(host), **extra}))
     return tuple(found)
 
 
-def _service(host: HostRecord, word: str, logs: Path, python: str, env: Mapping[str, str]) -> Service:
+def _service(host: HostRecord, word: str, logs: Path, run: tuple[str, ...], env: Mapping[str, str]) -> Service:
     # Ray's driver looks for its raylet among the processes it can see, so the supervisor sees the whole host.
     wrap = namespace.CONTAINER if host.kind == "namespace" and word == "agent" else ()
     clean = {key: value for key, value in env.items() if key != "PYTHONDONTWRITEBYTECODE"}
     name = host.name if word == "agent" else "engine"
-    argv = (*wrap, python, "-m", "shoal", word)
+    argv = (*wrap, *run, word)
     return Service(word, argv, {**clean, "SHOAL_NODE_NAME": name}, str(logs / f"{name}.log"))
 
 

@@ -12,8 +12,8 @@ from shoal.spec.nearest import did_you_mean
 
 # Title or command line of the process, by role. Ray's actors are titled by class and method.
 ROLES = {
-    "agent": re.compile(r"-m shoal agent$"),
-    "supervisor": re.compile(r"-m shoal serve$"),
+    "agent": re.compile(r"-m shoal(\.lab\.clock \S+)? agent$"),
+    "supervisor": re.compile(r"-m shoal(\.lab\.clock \S+)? serve$"),
     "raylet": re.compile(r"/raylet/raylet( |$)"),
     "gcs": re.compile(r"/gcs/gcs_server( |$)"),
     "api": re.compile(r"-m (vllm\.entrypoints\.openai\.api_server|shoal\.lab\.sim\.server)( |$)"),

@@ -54,6 +54,7 @@ class LabRecord(BaseModel):
     subnet: str
     run: RunRecord
     hosts: tuple[HostRecord, ...]
+    clock: bool = False
     faults: tuple[FaultRecord, ...] = ()
     made: tuple[str, ...] = ()
 

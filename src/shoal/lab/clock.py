@@ -5,6 +5,7 @@ No namespace moves the wall clock. libfaketime 0.9.10 would, but with the monoto
 its children, and so Ray, see the machine's.
 """
 
+import runpy
 import sys
 import time
 from collections.abc import Callable
@@ -35,10 +36,8 @@ def main() -> None:
     file, *words = sys.argv[1:]
     time.time = moved(time.time, Path(file))
     sys.argv = ["shoal", *words]
-    # Not before: what binds time.time at its import shall bind the moved one.
-    from shoal.__main__ import main as shoal  # noqa: PLC0415
-
-    shoal()
+    # Loaded only now: what binds time.time at its import shall bind the moved one.
+    runpy.run_module("shoal", run_name="__main__")
 
 
 if __name__ == "__main__":

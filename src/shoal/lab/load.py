@@ -5,7 +5,7 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -50,20 +50,35 @@ class Tally:
 
 
 class Load:
-    """Requests at a steady pace, half of them streamed. Use it as an async context manager."""
+    """Requests at a steady pace, half of them streamed. Use it as an async context manager.
 
-    def __init__(self, endpoint: str, key: str, model: str, *, per_second: float = 4.0) -> None:
+    ``limit`` are the seconds after which a request is given up; ``on_end`` hears of each when it began, and whether
+    its answer was right.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        key: str,
+        model: str,
+        *,
+        per_second: float = 4.0,
+        limit: float = OWN_LIMIT,
+        on_end: Callable[[float, bool], None] = lambda _began, _right: None,
+    ) -> None:
         self._endpoint = endpoint.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"}
         self._model = model
         self._pause = 1.0 / per_second
+        self._limit = limit
+        self._on_end = on_end
         self._numbers = itertools.count()
         self._open: set[asyncio.Task[bool]] = set()
         self._pacer: asyncio.Task[None] | None = None
         self.tally = Tally()
 
     async def __aenter__(self) -> Self:
-        limit = aiohttp.ClientTimeout(total=OWN_LIMIT)
+        limit = aiohttp.ClientTimeout(total=self._limit)
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         self._http = aiohttp.ClientSession(headers=self._headers, timeout=limit, connector=connector, trust_env=False)
         self._pacer = asyncio.create_task(self._pace())
@@ -73,7 +88,7 @@ class Load:
         if self._pacer is not None:
             self._pacer.cancel()
         if self._open:
-            await asyncio.wait(self._open, timeout=OWN_LIMIT + MARGIN)
+            await asyncio.wait(self._open, timeout=self._limit + MARGIN)
         for task in self._open:
             task.cancel()
             self.tally.hung += 1
@@ -88,6 +103,12 @@ class Load:
 
     async def one(self) -> bool:
         """Send one request and judge its answer; whether it was right."""
+        began = time.monotonic()
+        right = await self._judged()
+        self._on_end(began, right)
+        return right
+
+    async def _judged(self) -> bool:
         number = next(self._numbers)
         messages = [{"role": "user", "content": f"request {number} of {id(self)}"}]
         body = {"model": self._model, "messages": messages, "max_tokens": TOKENS, "stream": number % 2 == 0}
@@ -95,7 +116,7 @@ class Load:
         try:
             text = await self._ask(body)
         except TimeoutError:
-            late = time.monotonic() - began > OWN_LIMIT + MARGIN
+            late = time.monotonic() - began > self._limit + MARGIN
             self.tally.hung += late
             self.tally.timed_out += not late
             return False

@@ -116,3 +116,16 @@ def inner(host: HostRecord, boot_id: str, *, wait: float = 5.0) -> int:
 def enter_argv(pid: int) -> Argv:
     """What a command is prefixed with to run inside the host."""
     return ("nsenter", "--target", str(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--")
+
+
+def container(host: HostRecord, boot_id: str) -> psutil.Process:
+    """The first process of the host's container: what a kill of that container hits.
+
+    Raises:
+        CommandFailed: there is none now.
+    """
+    first = sweep.alive(host.boot, boot_id) if host.boot else None
+    for process in first.children(recursive=True) if first else ():
+        if tuple(process.cmdline()[: len(CONTAINER)]) == CONTAINER and (inside := process.children()):
+            return inside[0]
+    raise CommandFailed(f"no container runs on {host.name} now", fix="shoal lab status")

@@ -96,6 +96,46 @@ def targets(lab: Lab, fault: Fault) -> Iterator[Target]:
         yield from (Target(head, role) for role in HEADS)
 
 
+class Witness:
+    """Asks again and again whether the engine is ready, and whether that is true."""
+
+    def __init__(self, url: str, load: Load) -> None:
+        self._url = url
+        self._load = load
+        self._unproven = 0
+        self.lies: list[str] = []
+
+    async def look(self) -> None:
+        """Ask once. Between question and token an engine may die; twice in a row is no coincidence."""
+        (state, detail), token = await asyncio.gather(_engine(self._url), _within(self._load.one(), PROBE_LIMIT))
+        self._unproven = self._unproven + 1 if state is EngineState.READY and not token else 0
+        if self._unproven == 2:
+            self.lies.append(f"said ready ({detail}) while no token came, at {time.strftime('%H:%M:%S')}")
+
+    async def watch(self) -> None:
+        """Ask until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(SAMPLE_EVERY)
+
+    async def settled(self, seconds: float) -> float | None:
+        """From when on requests were answered and the supervisor said ready, for a while; None where that did not come.
+
+        For a moment all may look well before a fault shows.
+        """
+        end = time.monotonic() + seconds
+        since: float | None = None
+        while time.monotonic() < end:
+            asked = time.monotonic()
+            state, _ = await _engine(self._url)
+            well = state is EngineState.READY and await self._load.one()
+            since = (since or asked) if well else None
+            if since is not None and time.monotonic() - since > QUIET:
+                return since
+            await asyncio.sleep(0.2)
+        return None
+
+
 class Soak:
     """One run."""
 
@@ -106,27 +146,29 @@ class Soak:
         self._report = Report(seed)
         self._first: dict[tuple[int, float], tuple[int, int]] = {}
         self._last: dict[tuple[int, float], Watched] = {}
-        self._unproven = 0
 
     async def run(self, seconds: float) -> Report:
         """Strike at random for that long, with a client at work."""
         run = cluster.current(self._env).record.run
         began = time.monotonic()
         async with Load(run.endpoint, api_key(run), run.model) as load:
-            watcher = asyncio.create_task(self._watch(run.serve_url, load))
+            witness = Witness(run.serve_url, load)
+            tasks = [asyncio.create_task(witness.watch()), asyncio.create_task(self._watch())]
             try:
                 while time.monotonic() - began < seconds:
                     await asyncio.sleep(self._random.uniform(1.0, QUIET))
-                    if not await self._strike_one(began, load):
+                    if not await self._strike_one(began, witness):
                         break
             finally:
-                watcher.cancel()
+                for task in tasks:
+                    task.cancel()
         self._report.seconds = round(time.monotonic() - began, 1)
+        self._report.lies = witness.lies
         self._report.requests = load.tally.as_dict()
         self._report.processes = list(self._last.values())
         return self._report
 
-    async def _strike_one(self, began: float, load: Load) -> bool:
+    async def _strike_one(self, began: float, witness: Witness) -> bool:
         lab = cluster.current(self._env)
         fault, target = self._random.choice(choices(lab))
         lasts = round(self._random.uniform(SHORTEST, LONGEST), 1) if fault.lasts else 0.0
@@ -139,7 +181,7 @@ class Soak:
         if fault.lasts:
             lab = (await asyncio.to_thread(faults.undo, lab, faults.lasting(lab, fault, target)))[0]
         over = time.monotonic()
-        recovered = await self._recovered(lab, load)
+        recovered = await witness.settled(RECOVERS_WITHIN)
         taken = None if recovered is None else round(recovered - over, 1)
         self._report.struck.append(Struck(round(over - began, 1), words, lasts, taken))
         if taken is None:
@@ -149,31 +191,8 @@ class Soak:
         )
         return taken is not None
 
-    async def _recovered(self, lab: Lab, load: Load) -> float | None:
-        """From when on requests were answered and the supervisor said ready, for a while; None where that did not come.
-
-        For a moment all may look well before a fault shows.
-        """
-        end = time.monotonic() + RECOVERS_WITHIN
-        since: float | None = None
-        while time.monotonic() < end:
-            asked = time.monotonic()
-            state, _ = await _engine(lab.record.run.serve_url)
-            well = state is EngineState.READY and await load.one()
-            since = (since or asked) if well else None
-            if since is not None and time.monotonic() - since > QUIET:
-                return since
-            await asyncio.sleep(0.2)
-        return None
-
-    async def _watch(self, url: str, load: Load) -> None:
-        """Ask again and again whether it is ready, and whether that is true; look at the processes."""
+    async def _watch(self) -> None:
         while True:
-            (state, detail), token = await asyncio.gather(_engine(url), _within(load.one(), PROBE_LIMIT))
-            # Between the question and the token an engine may die. Twice in a row is no coincidence.
-            self._unproven = self._unproven + 1 if state is EngineState.READY and not token else 0
-            if self._unproven == 2:
-                self._report.lies.append(f"said ready ({detail}) while no token came, after {len(self._report.struck)}")
             await asyncio.to_thread(self._sample)
             await asyncio.sleep(SAMPLE_EVERY)
 

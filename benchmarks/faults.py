@@ -57,7 +57,9 @@ ROWS = (
     ("reboot", "n2", 0.0),
     ("head-reboot", "head", 0.0),
 )
-LIMIT = 120.0  # seconds after which a row counts as not recovered
+# Rows share a lab; each is to be measured as if it were the first fault for long.
+PATIENT = {"SHOAL_RESTART_WINDOW": "5"}
+LIMIT = 90.0  # seconds after which a row counts as not recovered
 SETTLED = 3.0
 PATIENCE = 2.0
 FIRST = 150.0
@@ -97,7 +99,7 @@ def rival_services(lab: Lab, side: str) -> None:
 
 def bring_up(side: str, env: Mapping[str, str], subnet: str) -> Lab:
     """A lab of two hosts that runs that side."""
-    lab = cluster.up(Wish(2, "namespace", "sim", subnet=subnet), env, lambda _: None)
+    lab = cluster.up(Wish(2, "namespace", "sim", subnet=subnet, settings=PATIENT), env, lambda _: None)
     if side != "shoal":
         for host in lab.record.hosts:
             lab = cluster.power_off(lab, host)

@@ -34,6 +34,7 @@ def test_a_head_needs_its_mode_and_its_address() -> None:
         agent_port=8700,
         join_timeout=120.0,
         restarts=5,
+        restart_window=600.0,
         run_id="",
         log="story",
         state_dir="",
@@ -57,6 +58,7 @@ def test_the_supervisor_needs_an_address() -> None:
         agent_port=8700,
         join_timeout=120.0,
         restarts=5,
+        restart_window=600.0,
         run_id="",
         log="story",
         state_dir="",
@@ -95,6 +97,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "agent_port": 9000,
         "join_timeout": 7.5,
         "restarts": 0,
+        "restart_window": 600.0,
         "run_id": "r",
         "log": "json",
         "state_dir": "/s",
@@ -220,7 +223,7 @@ WRONG = {
         "SHOAL_LOST_AFTER",
         "-30",
     ): f"{POSITIVE}; expected seconds of silence until a node counts as lost; it is suspect within 2",
-    ("SHOAL_RESTARTS", "many"): f"{INT}; expected restarts within ten minutes before the breaker opens",
+    ("SHOAL_RESTARTS", "many"): f"{INT}; expected restarts within `SHOAL_RESTART_WINDOW` before the breaker opens",
     ("SHOAL_LOG", "xml"): "Input should be 'story' or 'json'; expected `story` or `json`",
 }
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from shoal import __version__
 from shoal.agent import arrival, auto, checkup, devices, fabric, family, hub, preflight, ray_command, rpc, stages
 from shoal.agent.app import agent_app
+from shoal.agent.disk import Disk
 from shoal.agent.endpoint import Endpoint
 from shoal.agent.family import FamilyFile
 from shoal.agent.follow import Follower
@@ -51,7 +52,13 @@ class Agent:
         self._env = dict(env)
         self._log = log
         self._host = LocalHost()
-        self._rules = Rules(settings.mode == "head", settings.join_timeout, settings.restarts, settings.lost_after)
+        self._rules = Rules(
+            settings.mode == "head",
+            settings.join_timeout,
+            settings.restarts,
+            settings.lost_after,
+            settings.restart_window,
+        )
         self._ports = ray_command.ports_of(settings)
         folder = Path(settings.state_dir or settings.temp_dir)
         self._logs = folder / "logs"
@@ -61,6 +68,7 @@ class Agent:
         self._board = Board(settings.lost_after)
         node = Node(self._name(), self._logs, Path(settings.temp_dir), self._journal, self._ray_pid, self._take)
         self._orders = Orders(self._host, node, log)
+        self._disk = Disk(folder, log)
         self._heart = Heart(self._head_agent(), self.status, self._key)
         self._ray: Child | None = None
         self._verifier: Child | None = None
@@ -206,6 +214,7 @@ class Agent:
         return self._ray is not None and self._ray.code is None
 
     async def _observe(self) -> Observation:
+        self._disk.look()
         head, raylet = await asyncio.gather(self._ask_head(), self._ask_raylet())
         verified, reason = self._verdict()
         running = self._ray_runs()
@@ -343,7 +352,7 @@ class Agent:
             address=self._settings.address,
             state=self.state.node_state(time.monotonic()),
             stage=self.state.stage.value,
-            detail=self.state.detail,
+            detail=self.state.detail or self._disk.words,
             gpus=self._gpus,
             versions=self._versions,
             ray_node_id=self._node_id,

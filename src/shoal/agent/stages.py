@@ -67,6 +67,7 @@ class Rules:
     join_timeout: float
     restarts: int
     lost_after: float = 30.0
+    window: float = RESTART_WINDOW
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def _up(state: State, seen: Observation, rules: Rules) -> Step:
     if refusals >= REFUSALS and rules.is_head:
         return _again(state, seen, rules, "the GCS has ended")
     if not rules.is_head and (seen.head_gone or refusals >= REFUSALS):
-        return _rejoin(state, seen, seen.head_gone or f"the head's GCS has ended: {seen.head_reason}")
+        return _rejoin(state, seen, rules, seen.head_gone or f"the head's GCS has ended: {seen.head_reason}")
     head = _silence(state.head_silent, seen.now, answers=seen.head_serving)
     raylet = _silence(state.raylet_silent, seen.now, answers=seen.raylet_serving)
     if raylet is not None and seen.now - raylet > rules.lost_after:
@@ -228,7 +229,7 @@ def _up(state: State, seen: Observation, rules: Rules) -> Step:
         if rules.is_head:
             return _again(state, seen, rules, f"the GCS has not answered for {rules.lost_after:g} s")
         # Cut off, its ranks can only hold GPUs, and Ray itself would wait for minutes.
-        return _rejoin(state, seen, f"cut off from the head for {rules.lost_after:g} s: {seen.head_reason}")
+        return _rejoin(state, seen, rules, f"cut off from the head for {rules.lost_after:g} s: {seen.head_reason}")
     detail = f"the head does not answer: {seen.head_reason}" if head is not None else ""
     detail = "the raylet does not answer" if raylet is not None and not detail else detail
     return replace(state, head_silent=head, raylet_silent=raylet, head_refusals=refusals, detail=detail), ()
@@ -240,8 +241,8 @@ def _silence(since: float | None, now: float, *, answers: bool) -> float | None:
     return now if since is None else since
 
 
-def _recent(moments: tuple[float, ...], now: float) -> tuple[float, ...]:
-    return tuple(at for at in moments if now - at < RESTART_WINDOW)
+def _recent(moments: tuple[float, ...], now: float, rules: Rules) -> tuple[float, ...]:
+    return tuple(at for at in moments if now - at < rules.window)
 
 
 def _pause(count: int, dice: float) -> float:
@@ -249,18 +250,18 @@ def _pause(count: int, dice: float) -> float:
     return min(MAX_BACKOFF, 0.5 * 2.0 ** min(count, 16) * (0.75 + dice / 2))
 
 
-def _rejoin(state: State, seen: Observation, reason: str) -> Step:
+def _rejoin(state: State, seen: Observation, rules: Rules, reason: str) -> Step:
     """Leave a cluster that is gone or out of reach. That is no fault of this node's: it costs no restart."""
-    recent = _recent(state.rejoins, seen.now)
+    recent = _recent(state.rejoins, seen.now, rules)
     delay = _pause(len(recent) - PATIENT_REJOINS, seen.dice) if len(recent) >= PATIENT_REJOINS else 0.0
     after = _to(state, Stage.BACKOFF, seen.now, reason)
     return replace(after, until=seen.now + delay, rejoins=(*recent, seen.now)), (Action.STOP_RAY,)
 
 
 def _again(state: State, seen: Observation, rules: Rules, reason: str) -> Step:
-    recent = _recent(state.restarts, seen.now)
+    recent = _recent(state.restarts, seen.now, rules)
     if len(recent) >= rules.restarts:
-        detail = f"{reason}; gave up after {len(recent)} restarts within {RESTART_WINDOW / 60:g} minutes"
+        detail = f"{reason}; gave up after {len(recent)} restarts within {rules.window / 60:g} minutes"
         return _to(state, Stage.FAILED, seen.now, detail), (Action.STOP_RAY,)
     after = _to(state, Stage.BACKOFF, seen.now, reason)
     until = seen.now + _pause(len(recent), seen.dice)

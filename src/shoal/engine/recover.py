@@ -71,6 +71,7 @@ class Rules:
 
     restarts: int
     drain_timeout: float
+    window: float = policy.WINDOW
 
 
 @dataclass(frozen=True)
@@ -255,8 +256,10 @@ def _ended(state: State, seen: Seen, rules: Rules) -> Step:
     if state.planned:
         after = _to(state, Stage.GATE, seen.now, "starting again, as asked")
         return replace(after, planned=Restart.NONE, restarts=state.restarts + 1), ()
-    decision = policy.after_end(state.ends, seen.now, state.why, budget=rules.restarts, dice=seen.dice)
-    ends = state.ends.ended(seen.now, was_ready=state.was_ready)
+    decision = policy.after_end(
+        state.ends, seen.now, state.why, budget=rules.restarts, dice=seen.dice, window=rules.window
+    )
+    ends = state.ends.ended(seen.now, was_ready=state.was_ready, window=rules.window)
     if isinstance(decision, GiveUp):
         words = f"{state.why} ({decision.why}); mend the cause, then: shoal restart"
         return replace(_to(state, Stage.FAILED, seen.now, words), ends=ends, final=decision.final), ()

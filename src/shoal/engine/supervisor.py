@@ -52,7 +52,7 @@ class Supervisor:
         self._log = log
         self._folder = folder
         self._env = dict(env)
-        self._rules = Rules(settings.restarts, settings.drain_timeout)
+        self._rules = Rules(settings.restarts, settings.drain_timeout, settings.restart_window)
         self._orders = Orderer(settings.agent_port, self.key)
         name, head = settings.name or "engine", settings.head.rpartition(":")[0].strip("[]")
         self._journal = journal_file(folder, name)

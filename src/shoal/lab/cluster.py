@@ -246,6 +246,20 @@ def wait_ready(lab: Lab, seconds: float, show: Callable[[ClusterStatus], None] =
         time.sleep(0.2)
 
 
+def wait_while(lab: Lab, state: ClusterState, seconds: float) -> ClusterStatus:
+    """Wait until the cluster is in another state than this.
+
+    Raises:
+        ShoalError: it stayed in it.
+    """
+    end = time.monotonic() + seconds
+    while (now := status(lab)).state is state:
+        if time.monotonic() > end:
+            raise ShoalError(f"the lab was {state.value} for {seconds:g} s", fix="shoal lab status")
+        time.sleep(0.2)
+    return now
+
+
 def down(env: Mapping[str, str]) -> list[str]:
     """Take the lab down and leave nothing but its logs; what was removed, in words."""
     folder = lab_dir(env)

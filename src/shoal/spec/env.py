@@ -34,6 +34,7 @@ class Settings(BaseModel):
     agent_port: Port
     join_timeout: Seconds
     restarts: Count
+    restart_window: Seconds
     run_id: str
     log: Literal["story", "json"]
     state_dir: str = ""

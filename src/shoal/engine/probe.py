@@ -7,6 +7,7 @@ from shoal.engine.client import EngineClient
 from shoal.engine.watch import PROBE_EVERY, Tokens
 
 PROBE_SECONDS = 10.0
+COUNTERS_SECONDS = 2.0
 LOOK_EVERY = 1.0
 
 
@@ -46,7 +47,9 @@ class TokenWatch:
     async def look(self, since: float, patience: float) -> None:
         """Look for a token where none was seen after ``since`` (monotonic seconds); ask for one if need be."""
         async with self._asking:
-            self.tokens = self.tokens.looked(await self._client.counters(patience), time.monotonic())
+            # Counters come at once or not at all: a server that is stopped must not cost a probe's patience twice.
+            counters = await self._client.counters(min(patience, COUNTERS_SECONDS))
+            self.tokens = self.tokens.looked(counters, time.monotonic())
             if self.tokens.producing_since(since):
                 return
             produced = await self._client.one_token(patience)

@@ -93,7 +93,7 @@ def options_of(verb: str) -> frozenset[str]:
 
 def wrong_words(words: list[str]) -> Iterator[str]:
     """What in a command does not exist: make's target, shoal's verb, an option of that verb."""
-    program, *rest = words
+    program, *rest = words[: words.index("--")] if "--" in words else words  # another program's words follow
     if program == "make":
         targets = [word for word in rest if re.fullmatch(r"[a-z]+", word)]
         known = set(TARGET.findall((ROOT / "Makefile").read_text(encoding="utf-8")))

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from pages.markdown import code, page, table
 from shoal.state import status
-from shoal.state.status import ClusterState, ClusterStatus, EngineState, NodeState
+from shoal.state.status import ClusterState, ClusterStatus, EngineState, NodeState, Transport
 
 NODE_STATES = {
     NodeState.STARTING: "The cluster was started less than 20 s ago, and this node's agent does not answer yet.",
@@ -40,9 +40,17 @@ CLUSTER_STATES = {
     ClusterState.DOWN: "Nothing was brought up from this state folder.",
     ClusterState.STARTING: "Nodes or engine are still coming up.",
     ClusterState.READY: "A token can be produced, and every node is up.",
-    ClusterState.DEGRADED: "A part that was up, or should be, is not. It may be on its way back.",
+    ClusterState.DEGRADED: "A part that was up, or should be, is not. It may be on its way back. "
+    "Or the engine serves over TCP although RDMA was planned: its `transport` says why.",
     ClusterState.FAILED: "The engine or a node has given up.",
     ClusterState.STOPPING: "It is being taken down.",
+}
+TRANSPORTS = {
+    Transport.RDMA: "NCCL uses an RDMA network on every node, and its bytes moved on every node's HCAs.",
+    Transport.TCP: "NCCL uses sockets, or no RDMA bytes moved while tokens came. A fault where RDMA was planned: "
+    "two nodes or more with an ACTIVE HCA, and nobody has turned RDMA off.",
+    Transport.LOCAL: "Nothing crosses a network: one node, or one machine, or ranks that speak within their node only.",
+    Transport.UNKNOWN: "Neither NCCL's words nor the counters tell. `detail` says what is missing.",
 }
 
 
@@ -55,8 +63,19 @@ def schema() -> str:
 
 def status_page() -> str:
     """The status document, field by field."""
-    parts: tuple[type[BaseModel], ...] = (ClusterStatus, status.NodeStatus, status.EngineStatus, status.Versions)
-    states = ((ClusterState, CLUSTER_STATES), (NodeState, NODE_STATES), (EngineState, ENGINE_STATES))
+    parts: tuple[type[BaseModel], ...] = (
+        ClusterStatus,
+        status.NodeStatus,
+        status.EngineStatus,
+        status.TransportStatus,
+        status.Versions,
+    )
+    states = (
+        (ClusterState, CLUSTER_STATES),
+        (NodeState, NODE_STATES),
+        (EngineState, ENGINE_STATES),
+        (Transport, TRANSPORTS),
+    )
     return page(
         "Status document",
         "`shoal status --json` prints one document of this form. It says what is known at this moment; "

@@ -67,11 +67,12 @@ def stacks(host: Host, processes: Iterable[psutil.Process]) -> str:
 
 
 def logs(own: Path, name: str, temp_dir: Path) -> dict[str, str]:
-    """Ends of this node's logs: Ray's own output, its raylet and GCS, and the newest of its workers."""
+    """Ends of this node's logs: Ray's own output, its raylet and GCS, and the newest of its workers and of NCCL's."""
     session = temp_dir / "session_latest" / "logs"
     patterns = ("raylet*", "gcs_server*", "worker-*", "python-core-worker-*")
     files = sorted((path for pattern in patterns for path in session.glob(pattern)), key=_age)[:MOST_LOGS]
-    texts = {path.name: tail(path) for path in (own / f"{name}.ray.log", own / f"{name}.log", *files)}
+    nccl = sorted((own.parent / "nccl" / name).glob("*.log"), key=_age)[:MOST_LOGS]
+    texts = {path.name: tail(path) for path in (own / f"{name}.ray.log", own / f"{name}.log", *nccl, *files)}
     return {name: text for name, text in texts.items() if text}
 
 

@@ -16,10 +16,11 @@ EVERY = 5.0  # seconds: an agent at rest stays small
 
 
 class Follower:
-    """Reads on in the logs of the newest session below Ray's folder."""
+    """Reads on in the logs of the newest session below Ray's folder, and in the files that NCCL writes."""
 
-    def __init__(self, temp_dir: Path, log: EventLog) -> None:
+    def __init__(self, temp_dir: Path, log: EventLog, nccl: Path | None = None) -> None:
         self._latest = temp_dir / "session_latest"
+        self._nccl = nccl
         self._log = log
         self._story = Story("ray")
         self._read: dict[Path, int] = {}
@@ -34,7 +35,8 @@ class Follower:
     def look(self) -> None:
         """Take in what was written since the last look, and tell what is new and known."""
         logs = (self._latest / "logs").resolve()
-        for path in sorted(path for pattern in LOGS for path in logs.glob(pattern)):
+        files = sorted(path for pattern in LOGS for path in logs.glob(pattern))
+        for path in [*files, *(sorted(self._nccl.glob("*.log")) if self._nccl else ())]:
             for hit in self._story.feed(self._lines(path)):
                 if level := LEVELS.get(hit.signature.role):
                     says, fix = say(hit)

@@ -23,6 +23,7 @@ from shoal.agent.image import require
 from shoal.agent.key import cluster_key
 from shoal.agent.orders import Node, Orders
 from shoal.agent.program import Start, run
+from shoal.agent.proof import NcclFiles, Prover, Who
 from shoal.agent.stages import Action, Observation, Rules, Stage, State
 from shoal.agent.supervise import Child, become_subreaper, reap_orphans
 from shoal.agent.talk import Board, talk_routes
@@ -31,7 +32,7 @@ from shoal.errors import ShoalError
 from shoal.facts.grpc_health import REFUSED, Health, serving
 from shoal.facts.ray import drain_argv, parse_drain, parse_table, table_argv
 from shoal.facts.ray_logs import last_words, read_fault
-from shoal.facts.versions import versions
+from shoal.facts.versions import is_cpu_build, versions
 from shoal.host.local import LocalHost
 from shoal.log import EventLog, Level
 from shoal.spec.env import AgentSettings, agent_settings
@@ -78,9 +79,12 @@ class Agent:
         self._order = ""
         self._gpus = 0
         self._drained = self._suspect = False
-        self._follower = Follower(Path(settings.temp_dir), log)
         self._stop = asyncio.Event()
         self._versions = versions()
+        files = NcclFiles(folder / "nccl" / self._name())
+        self._follower = Follower(Path(settings.temp_dir), log, files.folder)
+        who = Who(self._name(), settings.address, self._versions.nccl, is_cpu_build(), self._env)
+        self._prover = Prover(self._host, who, files)
         self.state = State(Stage.WAIT_HEAD, time.monotonic())
 
     async def run(self) -> int:
@@ -90,7 +94,8 @@ class Agent:
             loop.add_signal_handler(number, self._stop.set)
         become_subreaper()
         more = talk_routes(self.status, self._board, self._key, self._journal)
-        app = agent_app(self.status, (*more, *self._orders.routes(self._key)))
+        more = (*more, *self._orders.routes(self._key), self._prover.route(self._key))
+        app = agent_app(self.status, more)
         endpoint = Endpoint(app, arrival.sockets(self._settings.address, self._settings.agent_port))
         self._remember()
         endpoint.start()
@@ -101,6 +106,7 @@ class Agent:
             if beating is not None:
                 beating.cancel()
             await self._end_children()
+            self._prover.remove()
             await endpoint.stop()
         return 1 if self.state.stage is Stage.FAILED else 0
 
@@ -279,6 +285,8 @@ class Agent:
         self._mark = f"shoal-{secrets.token_hex(8)}"
         if self._rules.is_head:
             preflight.forget_head(Path(self._settings.temp_dir), self._settings.head)
+        if words := self._prover.renew():
+            self._log("nccl", words)
         argv = ray_command.start_argv(sys.executable, self._settings, self._gpus, self._mark)
         log = self._logs / f"{self._name()}.ray.log"
         self._ray = Child.start(argv, env=self._child_env(), log=log, cwd=Path(self._settings.temp_dir))
@@ -299,7 +307,7 @@ class Agent:
         self._verifier = Child.start(argv, env=self._child_env(), log=log)
 
     def _child_env(self) -> dict[str, str]:
-        return ray_command.start_env(self._settings, self._env)
+        return ray_command.start_env(self._settings, self._prover.ranks_env())
 
     async def _drain(self) -> None:
         if self._node_id is not None:

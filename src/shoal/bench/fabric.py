@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from shoal.bench.measure import COLLECTIVES, Measured, measured, sizes
+from shoal.bench.measure import COLLECTIVES, SMALLEST, Measured, measured, sizes
 from shoal.errors import ConfigError, NotRunning, PreconditionFailed, ShoalError
 from shoal.host.local import LocalHost
 
@@ -24,15 +24,22 @@ class Wish:
     largest: int
     collectives: tuple[str, ...] = COLLECTIVES
     pair_size: int = PAIR_SIZE
+    smallest: int = SMALLEST
 
     def spec(self) -> dict[str, Any]:
         """The same for the driver."""
         pair = min(self.pair_size, self.largest)
-        return {"collectives": list(self.collectives), "sizes": sizes(self.largest), "pair_size": pair - pair % 4}
+        return {
+            "collectives": list(self.collectives),
+            "sizes": sizes(self.largest, self.smallest),
+            "pair_size": pair - pair % 4,
+        }
 
     def steps(self, ranks: int) -> int:
         """How many rows will come."""
-        return len(self.collectives) * len(sizes(self.largest)) + (ranks * (ranks - 1) if self.pair_size else 0)
+        return len(self.collectives) * len(sizes(self.largest, self.smallest)) + (
+            ranks * (ranks - 1) if self.pair_size else 0
+        )
 
 
 def run(

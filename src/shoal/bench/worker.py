@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+WARM_UP = 2
 ROUNDS = 5
 ROUND_SECONDS = 0.2  # iterations of a round are chosen to take about this long
 MOST_ITERATIONS = 200
@@ -26,8 +27,8 @@ def run(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
             ``sizes`` in bytes, ``pair_size`` in bytes or 0 for no pairs.
 
     Yields:
-        On rank 0 ``{"kind": "collective", "name", "size", "seconds"}`` or ``"unsupported"`` with a reason, and
-        ``{"kind": "pair", "source", "target", "size", "seconds"}``; on the others nothing.
+        On rank 0 ``{"kind": "collective", "name", "size", "seconds", "operations"}`` or ``"unsupported"`` with a
+        reason, and ``{"kind": "pair", "source", "target", "size", "seconds"}``; on the others nothing.
     """
     rank, world = spec["rank"], spec["world"]
     device = torch.device("cuda", 0) if spec["backend"] == "nccl" else torch.device("cpu")
@@ -50,7 +51,8 @@ def _rows(spec: dict[str, Any], device: torch.device) -> Iterator[dict[str, Any]
             row = {"kind": "collective", "name": name, "size": size}
             try:
                 operation = COLLECTIVES[name](size, spec["world"], device)
-                yield row | {"seconds": _timed(operation, device)}
+                seconds, operations = _timed(operation, device)
+                yield row | {"seconds": seconds, "operations": operations}
             except (NotImplementedError, RuntimeError) as error:
                 # All ranks meet the same refusal: this backend has no such collective.
                 yield row | {"unsupported": str(error).splitlines()[0][:200]}
@@ -117,17 +119,17 @@ def _pairs(spec: dict[str, Any], device: torch.device) -> Iterator[dict[str, Any
                 elif rank == target:
                     dist.recv(data, source)
 
-            seconds = _timed(transfer, device, rounds=3)
+            seconds, _ = _timed(transfer, device, rounds=3)
             yield {"kind": "pair", "source": source, "target": target, "size": size, "seconds": seconds}
 
 
-def _timed(operation: Callable[[], object], device: torch.device, rounds: int = ROUNDS) -> float:
-    """Seconds of one operation: the median of several rounds, of the slowest rank in each."""
-    for _ in range(2):
+def _timed(operation: Callable[[], object], device: torch.device, rounds: int = ROUNDS) -> tuple[float, int]:
+    """Seconds of one operation: the median of several rounds, of the slowest rank in each; and how many ran in all."""
+    for _ in range(WARM_UP):
         operation()
     iterations = _iterations(_slowest(_round(operation, device, 1), device))
     times = sorted(_slowest(_round(operation, device, iterations), device) for _ in range(rounds))
-    return times[len(times) // 2]
+    return times[len(times) // 2], WARM_UP + 1 + rounds * iterations
 
 
 def _iterations(seconds: float) -> int:

@@ -16,6 +16,7 @@ from shoal.engine.guard import read_key
 from shoal.engine.keys import ensure_key
 from shoal.engine.request import obtain
 from shoal.engine.supervisor import Supervisor
+from shoal.engine.transport import TransportWatch, ask_agents_of
 from shoal.host.local import LocalHost
 from shoal.log import EventLog
 from shoal.spec.env import ServeSettings, serve_settings
@@ -28,6 +29,7 @@ class Desk:
 
     def __init__(self, settings: ServeSettings) -> None:
         self.supervisor: Supervisor | None = None
+        self.transport: TransportWatch | None = None
         self._model = settings.model_name
         self._detail = ""
 
@@ -38,7 +40,8 @@ class Desk:
     async def status(self) -> EngineStatus:
         """The engine now."""
         if self.supervisor is not None:
-            return await self.supervisor.status()
+            told = await self.supervisor.status()
+            return told.model_copy(update={"transport": self.transport.status if self.transport else None})
         return EngineStatus(state=EngineState.WAITING, model=self._model, detail=self._detail)
 
     def restart(self, how: str) -> bool:
@@ -68,12 +71,31 @@ async def serve(settings: ServeSettings, key: str, env: Mapping[str, str], log: 
         settings, request = await asyncio.to_thread(obtain, settings, log)
         async with EngineClient(request.endpoint, key, request.model) as client:
             desk.supervisor = supervisor = Supervisor(settings, request, client, env, log)
+            desk.transport = watch_transport(settings, client, env, log)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, supervisor.stop.set)
-            return await supervisor.run()
+            watching = asyncio.create_task(desk.transport.run())
+            try:
+                return await supervisor.run()
+            finally:
+                watching.cancel()
     finally:
         await endpoint.stop()
+
+
+def watch_transport(
+    settings: ServeSettings, client: EngineClient, env: Mapping[str, str], log: EventLog
+) -> TransportWatch:
+    """The watch over what the engine's traffic goes over, on every node that has a rank."""
+
+    async def tokens() -> float | None:
+        counters = await client.counters()
+        return counters.tokens if counters else None
+
+    addresses = [address for address, gpus in settings.expect if gpus]
+    ask = ask_agents_of(addresses, settings.agent_port, lambda: cluster_key(LocalHost(), env))
+    return TransportWatch(ask, tokens, log)
 
 
 def remember(settings: ServeSettings, log: EventLog) -> None:

@@ -244,7 +244,7 @@ def follow(env: Mapping[str, str], show: Callable[[ClusterStatus], None], patien
             raise StartFailed("the cluster was taken down while it came up", fix="shoal up --local")
         status = snapshot(record)
         show(status)
-        if status.state is ClusterState.READY:
+        if status.state is ClusterState.READY or status.serves_over_tcp:
             return status
         waited = time.monotonic() - began
         if reason := _hopeless(record, status) or (_shut(status, waited) if waited > patience else ""):
@@ -312,6 +312,7 @@ def down(env: Mapping[str, str]) -> list[str]:
     if segments:
         done.append(f"removed {len(segments)} shared memory segment(s)")
     shutil.rmtree(record.temp_dir, ignore_errors=True)
+    shutil.rmtree(folder / "nccl", ignore_errors=True)
     (folder / "ray.token").unlink(missing_ok=True)
     (folder / "engine.json").unlink(missing_ok=True)
     keeper.settings_file(folder).unlink(missing_ok=True)

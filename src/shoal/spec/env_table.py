@@ -473,5 +473,5 @@ WORKER_DEFAULT = tuple(row.name for row in NCCL)
 # Differ between nodes: the head's values must never reach a worker. The last of them are set by shoal itself.
 PER_NODE = (
     *(row.name for row in VARIABLES if row.per_node),
-    "OMP_NUM_THREADS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "VLLM_CONFIG_ROOT",
+    "OMP_NUM_THREADS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "VLLM_CONFIG_ROOT", "NCCL_DEBUG_FILE",
 )  # fmt: skip

@@ -51,6 +51,15 @@ class ClusterState(StrEnum):
     STOPPING = "stopping"
 
 
+class Transport(StrEnum):
+    """What the engine's traffic between nodes goes over."""
+
+    RDMA = "rdma"
+    TCP = "tcp"
+    LOCAL = "local"
+    UNKNOWN = "unknown"
+
+
 class Document(BaseModel):
     """Base of all parts: immutable; a reader passes over fields that a newer writer added."""
 
@@ -87,6 +96,14 @@ class NodeStatus(Document):
     restarts: int = 0
 
 
+class TransportStatus(Document):
+    """What the engine's traffic goes over, as its supervisor judges from NCCL's words and the HCAs' byte counters."""
+
+    kind: Transport
+    detail: str = Field("", description="one sentence: what shows it")
+    degraded: bool = Field(default=False, description="true while it serves over TCP although RDMA was planned")
+
+
 class EngineStatus(Document):
     """The engine, as its supervisor reports it at ``/status``."""
 
@@ -101,6 +118,12 @@ class EngineStatus(Document):
     last_fault: str = Field("", description="why the engine ended last; empty where it never did")
     incident: str = Field("", description="folder with the evidence of that, on the supervisor's host")
     pid: int | None = Field(None, description="process id of the API server")
+    transport: TransportStatus | None = Field(None, description="what its traffic goes over; null until tokens come")
+
+    @property
+    def over_tcp(self) -> bool:
+        """Whether it serves over TCP although RDMA was planned."""
+        return self.transport is not None and self.transport.degraded
 
 
 class ClusterStatus(Document):
@@ -114,9 +137,20 @@ class ClusterStatus(Document):
     nodes: tuple[NodeStatus, ...] = ()
     engine: EngineStatus | None = None
 
+    @property
+    def serves_over_tcp(self) -> bool:
+        """Whether all is well but that it serves over TCP although RDMA was planned: no waiting mends that."""
+        engine = self.engine
+        if engine is None or not engine.over_tcp:
+            return False
+        return judge(self.nodes, engine.model_copy(update={"transport": None})) is ClusterState.READY
+
 
 def judge(nodes: tuple[NodeStatus, ...], engine: EngineStatus | None) -> ClusterState:
-    """The state of the whole from the states of its parts. Never ``ready`` unless every part says so."""
+    """The state of the whole from the states of its parts. Never ``ready`` unless every part says so.
+
+    An engine that serves over TCP, although RDMA was planned, makes it degraded: tokens come, but slowly.
+    """
     if engine is None:
         return ClusterState.DEGRADED if nodes else ClusterState.DOWN
     if engine.state in {EngineState.STOPPING, EngineState.STOPPED}:
@@ -125,7 +159,7 @@ def judge(nodes: tuple[NodeStatus, ...], engine: EngineStatus | None) -> Cluster
         return ClusterState.FAILED
     if engine.state is EngineState.READY:
         whole = bool(nodes) and all(node.state is NodeState.UP for node in nodes)
-        return ClusterState.READY if whole else ClusterState.DEGRADED
+        return ClusterState.READY if whole and not engine.over_tcp else ClusterState.DEGRADED
     starting = {EngineState.WAITING, EngineState.STARTING}
     if engine.state in starting and not any(node.state is NodeState.LOST for node in nodes):
         return ClusterState.STARTING

@@ -21,6 +21,7 @@ VERBS = {
     "events": "Show what happened, and what was decided.",
     "bench": "Measure what the fabric carries.",
     "restart": "Restart the engine after its running requests.",
+    "prove": "Prove that the traffic goes over RDMA.",
     "down": "Take the cluster down and leave nothing behind.",
     "lab": "Rehearse on one machine: hosts, a simulated engine, faults.",
     "init": "Look at machines, and write them down as a cluster.",

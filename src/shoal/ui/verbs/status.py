@@ -41,6 +41,9 @@ def _show(status: ClusterStatus) -> None:
         age = status.engine.last_token_age_s
         console.print(f"start     {seconds(status.engine)}", highlight=False, soft_wrap=True)
         console.print(f"token     {'none yet' if age is None else f'{age:g} s ago'}", highlight=False)
+        if told := status.engine.transport:
+            words = f"transport {told.kind.value}{', DEGRADED' if told.degraded else ''}: {told.detail}"
+            console.print(words, highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"endpoint  {status.endpoint}\nAPI key   {status.api_key_file}", highlight=False, markup=False, soft_wrap=True
     )

@@ -15,7 +15,10 @@ import torch.distributed as dist
 WARM_UP = 2
 ROUNDS = 5
 ROUND_SECONDS = 0.2  # iterations of a round are chosen to take about this long
-MOST_ITERATIONS = 200
+LEAST_ITERATIONS, MOST_ITERATIONS = (
+    4,
+    200,
+)  # with fewer, the first one of a round, which fills the pipes, weighs too much
 WAIT = timedelta(seconds=120)
 
 
@@ -133,7 +136,7 @@ def _timed(operation: Callable[[], object], device: torch.device, rounds: int = 
 
 
 def _iterations(seconds: float) -> int:
-    return max(1, min(MOST_ITERATIONS, int(ROUND_SECONDS / max(seconds, 1e-6))))
+    return max(LEAST_ITERATIONS, min(MOST_ITERATIONS, int(ROUND_SECONDS / max(seconds, 1e-6))))
 
 
 def _round(operation: Callable[[], object], device: torch.device, iterations: int) -> float:

@@ -36,15 +36,16 @@ def uverbs(facts: NodeFacts) -> Verdict:
     """/sys shows every HCA in any container, and NCCL opens /dev/infiniband/uverbs*. Where that is missing, it says
     "No device found" and uses sockets.
     """
+    if (outside := _outside(facts)) is not None:
+        return outside
     if has_rdma(facts) is not True:
         return skip("no RDMA device") if has_rdma(facts) is False else unknown("RDMA devices were not read")
     if facts.rdma.nodes is None:
         return unknown("/dev/infiniband was not read")
     wanted = [item.uverbs for item in facts.rdma.devices or () if item.uverbs]
     missing = [name for name in wanted if name not in facts.rdma.nodes]
-    mend = DEVICES if facts.container.inside else "sudo modprobe ib_uverbs"
     if missing or not facts.rdma.nodes:
-        return fail(f"not in /dev/infiniband: {', '.join(missing) or 'uverbs0'}", mend)
+        return fail(f"not in /dev/infiniband: {', '.join(missing) or 'uverbs0'}", DEVICES)
     if refused := {name: why for name, why in facts.rdma.unopenable.items() if name.startswith("uverbs")}:
         name, why = next(iter(refused.items()))
         return fail(f"/dev/infiniband/{name} cannot be opened: {why}", f"ls -l /dev/infiniband/{name}; {DEVICES}")

@@ -144,7 +144,9 @@ def hostname(facts: NodeFacts) -> Verdict:
     if env(facts, "GLOO_SOCKET_IFNAME"):
         return ok(f"{said}; Gloo is told its interface (GLOO_SOCKET_IFNAME)")
     mend = f"put this line into /etc/hosts: ADDRESS {facts.machine.hostname or 'NAME'}   # its fabric address"
-    return fail(said, mend) if is_node(facts) else warn(said, mend)
+    # A machine with GPUs and no fabric may well serve alone.
+    joins = bool(facts.rdma.devices) or bool(env(facts, "RAY_MODE"))
+    return fail(said, mend) if joins else warn(said, mend)
 
 
 @check("host.rp-filter", "answers may come by another rail", severity=Severity.WARNING, needs=("net", "rdma"))

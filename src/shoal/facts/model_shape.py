@@ -134,7 +134,7 @@ def _moe_layers(config: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
     first = _number(config, ("first_k_dense_replace",)) or 0
     every = _number(config, ("moe_layer_freq", "decoder_sparse_step", "interleave_moe_layer_step")) or 1
     dense = config.get("mlp_only_layers")
-    plain = set(dense) if isinstance(dense, list) else set()
+    plain = {item for item in dense if isinstance(item, int)} if isinstance(dense, list) else set()
     # DeepSeek counts from layer 0, Qwen and Llama 4 from layer 1; with a step of 1 it is the same.
     offset = 0 if "moe_layer_freq" in config else 1
     return tuple(n >= first and (n + offset) % every == 0 and n not in plain for n in range(layers))

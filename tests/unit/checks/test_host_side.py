@@ -127,7 +127,9 @@ CASES: dict[str, list[tuple[NodeFacts, Status]]] = {
     ],
     "host.hostname": [
         (node(**machine(hostname="gx1", hostname_addresses=("192.168.100.2",))), OK),
-        (node(gpu=GPUS, **machine(hostname="gx1", hostname_addresses=("127.0.1.1",))), FAIL),
+        (node(rdma=RDMA, **machine(hostname="gx1", hostname_addresses=("127.0.1.1",))), FAIL),
+        (env("RAY_MODE=worker", **machine(hostname="gx1", hostname_addresses=("127.0.1.1",))), FAIL),
+        (node(gpu=GPUS, **machine(hostname="gx1", hostname_addresses=("127.0.1.1",))), WARN),
         (node(**machine(hostname="laptop", hostname_addresses=("127.0.1.1",))), WARN),
         (node(env={"GLOO_SOCKET_IFNAME": "eth1"}, **machine(hostname="a", hostname_addresses=("127.0.1.1",))), OK),
         (BARE, UNKNOWN),
@@ -251,11 +253,12 @@ CASES: dict[str, list[tuple[NodeFacts, Status]]] = {
     ],
     "container.kind": [(node(container=inside()), OK), (BARE, UNKNOWN)],
     "container.uverbs": [
-        (node(rdma=RDMA), OK),
-        (node(rdma=replace(RDMA, nodes=())), FAIL),
-        (node(rdma=replace(RDMA, unopenable={"uverbs0": "EPERM"})), FAIL),
-        (node(rdma=NO_RDMA), SKIP),
-        (node(rdma=replace(RDMA, nodes=None)), UNKNOWN),
+        (node(rdma=RDMA, container=inside()), OK),
+        (node(rdma=replace(RDMA, nodes=()), container=inside()), FAIL),
+        (node(rdma=replace(RDMA, unopenable={"uverbs0": "EPERM"}), container=inside()), FAIL),
+        (node(rdma=NO_RDMA, container=inside()), SKIP),
+        (node(rdma=replace(RDMA, nodes=None), container=inside()), UNKNOWN),
+        (node(rdma=RDMA, container=ContainerFacts(inside="")), SKIP),
         (BARE, UNKNOWN),
     ],
     "container.connection-manager": [

@@ -1,8 +1,11 @@
 """The page of a stuck engine, out of stacks as py-spy and the kernel write them."""
 
+from typing import Any, Self
+
 import pytest
 
-from shoal.explain.autopsy import Said, Stand, lagging, page, quietest, stands
+from shoal.agent import ras
+from shoal.explain.autopsy import Said, Stand, behind, lagging, page, quietest, stands
 
 DUMP = """\
 == pid {pid} ray::RayWorkerProc
@@ -80,6 +83,69 @@ def test_the_longest_silence_is_told_where_it_differs() -> None:
     assert [quietest([said(0, 100)]), quietest([said(0, 5), said(1, 3)]), quietest([said(0, None), said(1, 3)])] == [
         "", "", "",
     ]  # fmt: skip
+
+
+# NCCL 2.28.9 on two H100s, asked while rank 0 was between two operations.
+RAS = """\
+Warnings
+========
+
+#0-0 (6df70fad1e64ad17) MISMATCH
+  Communicator ranks have different AllReduce operation counts
+  Rank 1 has launched up to operation 63 -- GPU 0 (NVML 1) managed by process 622 on node 127.0.0.1
+  Rank 0 has launched up to operation 60 -- GPU 0 managed by process 621 on node 127.0.0.1
+"""
+
+
+def test_nccls_own_report_names_who_is_behind() -> None:
+    """The rank with fewer operations is told first; a report in which all are alike names nobody."""
+    words = "NCCL's own report: ranks have launched different numbers of operations: rank 0 at 60, rank 1 at 63"
+    assert (behind(RAS), behind(RAS.replace("63", "60")), behind("")) == (words, "", "")
+    told = page("Autopsy", "engine ready", {}, [], {}, RAS)
+    assert f"- {words}\n" in told
+    assert f"## NCCL's own report (RAS)\n\n```text\n{RAS.strip()}\n```" in told
+
+
+class Line:
+    """A connection to NCCL's port that answers in pieces, then as told."""
+
+    def __init__(self, *pieces: bytes | OSError) -> None:
+        self.pieces = list(pieces)
+        self.sent = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def sendall(self, data: bytes) -> None:
+        self.sent += data
+
+    def settimeout(self, _: float) -> None:
+        return
+
+    def recv(self, _: int) -> bytes:
+        piece = self.pieces.pop(0)
+        if isinstance(piece, OSError):
+            raise piece
+        return piece
+
+
+def refuse() -> Any:
+    raise ConnectionRefusedError
+
+
+def ask(line: Line) -> str:
+    connect: Any = lambda: line  # noqa: E731 (a stand-in for a socket)
+    return ras.report(connect, lambda: 0.0)
+
+
+def test_nccl_is_asked_once_and_what_came_is_kept() -> None:
+    """The whole answer; what came before it broke off; and nothing where nobody listens."""
+    line = Line(b"NCCL ", b"2.28", b"")
+    assert (ask(line), line.sent) == ("NCCL 2.28", b"verbose status\n")
+    assert (ask(Line(b"NCCL", TimeoutError())), ras.report(refuse)) == ("NCCL", "")
 
 
 def test_the_page_has_all_of_it() -> None:

@@ -36,7 +36,7 @@ class Desk:
         node = Node("w", folder, folder, journal, lambda: None, self.taken.append)
         self.board = Board(30.0)
         routes = (
-            *Orders(FakeHost(), node, self.log).routes(lambda: key),
+            *Orders(FakeHost(), node, self.log, lambda: "RANK 1 has s3cret-value").routes(lambda: key),
             *talk_routes(lambda: NODE, self.board, lambda: key, journal),
         )
         self.client = TestClient(Starlette(routes=list(routes)))
@@ -46,7 +46,7 @@ class Desk:
         return reply.status_code, reply.text
 
 
-ORDERS = ("end", "evidence", "stacks", "leave", "reset", "lease")
+ORDERS = ("end", "evidence", "stacks", "ras", "leave", "reset", "lease")
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -65,6 +65,13 @@ def test_where_there_is_no_key_there_are_no_orders(tmp_path: Path, order: str) -
     code, words = desk.give(order)
     assert (code, words.startswith("orders are off: ")) == (403, True)
     assert desk.taken == []
+
+
+def test_nccls_own_report_is_told(tmp_path: Path) -> None:
+    """What NCCL reports on its job is handed on as it is, secrets masked; and it is part of the evidence."""
+    desk = Desk(tmp_path, KEY)
+    assert desk.give("ras") == (200, "RANK 1 has ********")
+    assert desk.client.post("/orders/evidence", headers=bearer(KEY)).json()["ras.txt"] == "RANK 1 has ********"
 
 
 def test_orders_reach_the_agent(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from shoal.agent import evidence, ranks
+from shoal.agent import evidence, ranks, ras
 from shoal.agent.lease import Lease
 from shoal.agent.ranks import Segment
-from shoal.agent.talk import body_of, with_key
+from shoal.agent.talk import Handler, body_of, with_key
 from shoal.host.base import Host
 from shoal.log import EventLog
 from shoal.state import journal
@@ -39,10 +39,11 @@ class Node:
 class Orders:
     """Carries out the supervisor's orders, one at a time."""
 
-    def __init__(self, host: Host, node: Node, log: EventLog) -> None:
+    def __init__(self, host: Host, node: Node, log: EventLog, ras: Callable[[], str] = ras.report) -> None:
         self._host = host
         self._node = node
         self._log = log
+        self._ras = ras
         self._busy = asyncio.Lock()
         self._segments: set[Segment] = set()
         self._lease = Lease()
@@ -72,9 +73,11 @@ class Orders:
         }
 
     def evidence(self) -> dict[str, str]:
-        """Texts by file name: the stacks of every rank, logs, counters, the end of the journal."""
+        """Texts by file name: the stacks of every rank, NCCL's own report, logs, counters, the end of the journal."""
         node = self._node
         texts = {f"logs/{name}": text for name, text in evidence.logs(node.logs, node.name, node.temp_dir).items()}
+        if told := self._ras():
+            texts["ras.txt"] = told
         texts["stacks.txt"] = evidence.stacks(self._host, ranks.engine_processes(node.ray_pid()))
         texts["counters.txt"] = evidence.counters()
         texts["journal.jsonl"] = "\n".join(journal.tail(node.journal, 200)) + "\n"
@@ -93,6 +96,9 @@ class Orders:
             found = ranks.engine_processes(self._node.ray_pid())
             return PlainTextResponse(self._log.masked(await asyncio.to_thread(evidence.stacks, self._host, found)))
 
+        async def ras(_: Request) -> Response:
+            return PlainTextResponse(self._log.masked(await asyncio.to_thread(self._ras)))
+
         async def leave(_: Request) -> Response:
             self._node.order("leave")
             return PlainTextResponse("this node leaves its Ray and joins again\n")
@@ -109,7 +115,8 @@ class Orders:
                 return PlainTextResponse("expected id, owner and release\n", 400)
             return JSONResponse({"granted": granted, "owner": owner})
 
-        handlers = {"end": end, "evidence": show, "stacks": stacks, "leave": leave, "reset": reset, "lease": lease}
+        handlers: dict[str, Handler] = {"end": end, "evidence": show, "stacks": stacks, "ras": ras}
+        handlers |= {"leave": leave, "reset": reset, "lease": lease}
         return tuple(
             Route(f"/orders/{name}", with_key(key, handler, needed=True), methods=["POST"])
             for name, handler in handlers.items()

@@ -120,11 +120,37 @@ def quietest(said: Sequence[Said]) -> str:
     return f"NCCL of {one.name} on {one.node} wrote last, {longest:.0f} s ago, the longest of all"
 
 
-def page(title: str, engine: str, stacks: Mapping[str, str], said: Sequence[Said], missing: Mapping[str, str]) -> str:
+# RAS, NCCL's own report, of ranks that are at different operations.
+LAUNCHED = re.compile(r"^\s*Rank (\d+) has launched up to operation (\d+)", re.MULTILINE)
+
+
+def behind(ras: str) -> str:
+    """Which rank has launched fewer operations than the others, by NCCL's own report; empty where it names none."""
+    launched = {rank: int(number) for rank, number in LAUNCHED.findall(ras)}
+    if len(set(launched.values())) < 2:
+        return ""
+    words = ", ".join(f"rank {rank} at {number}" for rank, number in sorted(launched.items(), key=lambda one: one[1]))
+    return f"NCCL's own report: ranks have launched different numbers of operations: {words}"
+
+
+def page(
+    title: str,
+    engine: str,
+    stacks: Mapping[str, str],
+    said: Sequence[Said],
+    missing: Mapping[str, str],
+    ras: str = "",
+) -> str:
     """The page, as Markdown. ``stacks`` are texts by node, ``missing`` the reasons of nodes that told none."""
     found = [stand for node, text in stacks.items() for stand in stands(node, text)]
-    words = [lagging(found), quietest(said), *(f"{node} told nothing: {why}" for node, why in missing.items())]
-    parts = [f"# {title}", engine, *(f"- {word}" for word in words if word), "## NCCL", *_said(said), "## Stacks"]
+    words = [
+        lagging(found),
+        behind(ras),
+        quietest(said),
+        *(f"{node} told nothing: {why}" for node, why in missing.items()),
+    ]
+    parts = [f"# {title}", engine, *(f"- {word}" for word in words if word), "## NCCL", *_said(said)]
+    parts += [*(["## NCCL's own report (RAS)", f"```text\n{ras.strip()}\n```"] if ras else []), "## Stacks"]
     for stand in found:
         shown = stand.frames[:SHOWN] or tuple(stand.text.splitlines()[:SHOWN])
         parts += [f"### {stand.name}", "```text\n" + "\n".join(shown) + "\n```"]

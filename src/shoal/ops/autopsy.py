@@ -24,17 +24,19 @@ def autopsy(where: Reach) -> str:
 async def _autopsy(where: Reach) -> str:
     orders = Orderer(where.agent_port, lambda: where.key)
     addresses = list(where.addresses)
-    status, told, proofs = await asyncio.gather(
+    status, told, reports, proofs = await asyncio.gather(
         engine(where),
         orders.all(addresses, "stacks", PATIENCE),
+        orders.all(addresses, "ras", PATIENCE),
         ask_proofs(addresses, where.agent_port, where.key),
     )
     names = {address: one.name if isinstance(one, NodeProof) else address for address, one in proofs.items()}
     stacks = {names[address]: text for address, text in told.items() if isinstance(text, str)}
     missing = {names[address]: str(text) for address, text in told.items() if not isinstance(text, str)}
     state = f"engine {status.state.value}" + (f": {status.detail}" if status.detail else "")
+    ras = next((text for text in reports.values() if isinstance(text, str) and text.strip()), "")  # of the whole job
     taken = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return page(f"Autopsy of {taken}", state, stacks, _said(proofs), missing)
+    return page(f"Autopsy of {taken}", state, stacks, _said(proofs), missing, ras)
 
 
 def _said(proofs: dict[str, NodeProof | str]) -> list[Said]:

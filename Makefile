@@ -5,7 +5,7 @@ PYTHON ?= $(or $(shell for p in python3.11 python3.12 python3.13 python3.14 pyth
 	$$p -c '$(RUNS)' >/dev/null 2>&1 && { echo $$p; break; }; done),python3)
 BIN := .venv/bin
 
-.PHONY: help up test check docs pyz engine lock clean
+.PHONY: help up test rehearse check docs pyz engine lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -17,6 +17,10 @@ up: ## bring up the two-node endpoint here, installing first what is missing (AR
 test: ## run the tests (ARGS="..." goes to tools/run_tests.py)
 	@$(PYTHON) tools/bootstrap.py test
 	@exec $(BIN)/python tools/run_tests.py $(ARGS)
+
+rehearse: ## every fault against every role on a lab cluster, and a soak: half an hour
+	@$(PYTHON) tools/bootstrap.py test
+	@exec $(BIN)/python tools/run_tests.py tests/lab -m rehearsal
 
 check: ## formatting, lint, types and layering
 	@$(PYTHON) tools/bootstrap.py test

@@ -1,4 +1,4 @@
-"""Run the tests, cheapest first: checks, unit, then what needs real Ray and a real engine.
+"""Run the tests, cheapest first: checks, unit, then the levels with real parts, a folder each.
 
 ``SHOAL_TEST_ALL=1`` makes a skipped test a failure (tests/conftest.py). Further words go to pytest, for all levels in
 one run: ``make test ARGS="-k stages"``.
@@ -15,6 +15,8 @@ import system_packages
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PYTEST = (sys.executable, "-m", "pytest", "-q")
+# Levels with real parts, in their order: what they need is in CONTRIBUTING.md.
+REAL = ("contract", "ray", "vm", "lab", "docker", "engine")
 
 STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("format", (str(BIN / "ruff"), "format", "--check", "--quiet")),
@@ -22,7 +24,7 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("types", (str(BIN / "mypy"),)),
     ("layers", (str(BIN / "lint-imports"), "--no-cache")),
     ("unit", (*PYTEST, "-n", "auto", "tests/unit")),
-    ("real", (*PYTEST, "tests", "--ignore=tests/unit")),
+    *((level, (*PYTEST, "-m", "not rehearsal", f"tests/{level}")) for level in REAL),
 )
 
 
@@ -52,7 +54,7 @@ def main(words: list[str]) -> int:
     os.environ["PYTHONPATH"] = ""
     steps = [("chosen", (*PYTEST, *words))] if words else STEPS
     for name, argv in steps:
-        if name == "real":
+        if name == REAL[0]:
             packages()
         if run(name, argv):
             return 1

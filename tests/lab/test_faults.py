@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from shoal.lab import cluster, faults, processes
 from shoal.lab.cluster import Lab
@@ -147,8 +148,23 @@ async def happen(lab: Lab, case: Case, *, stream: bool) -> tuple[Load, Witness]:
     return load, witness
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["idle", "stream"])
-@pytest.mark.parametrize("case", CASES, ids=str)
+# One for each kind of trouble runs in every `make test`; all of them in `make rehearse`.
+ALWAYS = {
+    "kill-agent@n2", "kill-raylet@n2", "kill-rank@n2", "kill-gcs", "kill-api", "stop-rank@n2-4", "link-down-n2-5",
+    "disk-full-n1-4", "head-reboot-head",
+}  # fmt: skip
+
+
+def rows() -> Iterator[ParameterSet]:
+    """Every case, idle and under a stream of requests."""
+    for case in CASES:
+        for stream in (False, True):
+            often = stream and str(case) in ALWAYS
+            marks = () if often else (pytest.mark.rehearsal,)
+            yield pytest.param(case, stream, id=f"{case}-{'stream' if stream else 'idle'}", marks=marks)
+
+
+@pytest.mark.parametrize(("case", "stream"), list(rows()))
 def test_it_comes_back(lab: Lab, case: Case, stream: bool) -> None:
     """Everything runs again, once; no answer was wrong, none hung, ready was never a lie, and the cause was named."""
     server = processes.find(lab.host("head"), lab.record.run.boot_id, "api")

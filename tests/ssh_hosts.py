@@ -3,6 +3,7 @@
 A host has an address, a host name, a process tree and a home of its own; the file system is this machine's.
 """
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ from shoal.host.ssh import SshHost
 NETDEV = "fab0"  # a host's name of its one interface
 UPLINK = 254  # this machine's own address on the switch
 OWN = ("unshare", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
+# The kernel takes a namespace down after `ip netns del` has returned: a name is used once.
+NUMBERS = itertools.count()
 NAMED = ("sh", "-c", 'hostname "$0" && exec "$@"')
 
 
@@ -46,7 +49,7 @@ def ssh_hosts(count: int, *, subnet: str = "192.168.100") -> Iterator[SshHosts]:
     require_openssh()
     if os.geteuid() != 0 or not shutil.which("ip", path=SBIN):
         pytest.skip("namespace hosts need root and ip (apt install iproute2)")
-    tag = f"ssh{os.getpid()}"
+    tag = f"ssh{os.getpid()}-{next(NUMBERS)}"
     folder = Path(tempfile.mkdtemp(prefix="ssh-", dir="/tmp"))
     places = {f"gpu-{n}": (f"{subnet}.{n}", f"{tag}-{n}") for n in range(1, count + 1)}
     try:
@@ -61,6 +64,7 @@ def ssh_hosts(count: int, *, subnet: str = "192.168.100") -> Iterator[SshHosts]:
                 servers.enter_context(sshd(keys, name, address, [22], prefix=prefix))
             yield SshHosts(config, places)
     finally:
+        _ip("link", "del", tag, check=False)
         for namespace in (tag, *(namespace for _, namespace in places.values())):
             _ip("netns", "del", namespace, check=False)
         shutil.rmtree(folder)

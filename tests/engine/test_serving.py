@@ -217,6 +217,27 @@ def test_logs_name_their_speakers(served: Chair) -> None:
     assert "worker-1" in nobody.stderr
 
 
+def test_a_cluster_on_cpus_has_no_rdma_to_prove(served: Chair) -> None:
+    """`prove` says that there is no NCCL here, `status` that nothing leaves the machine, and that is no fault."""
+    served.wait_state("ready", 120)
+    told = served.shoal("prove")
+    assert (told.returncode, told.stdout) == (
+        1,
+        "not proven: vLLM is a CPU build here: its ranks have no NCCL, and their tensors go over TCP, by Gloo\n",
+    )
+    transport = wait_for(lambda: served.status()["engine"]["transport"], 60, "no transport in the status")
+    assert transport == {"kind": "local", "detail": "all nodes are processes of one machine", "degraded": False}
+
+
+def test_an_autopsy_shows_every_rank(served: Chair) -> None:
+    """The page has a stack of the rank on each node, and ends nothing."""
+    served.wait_state("ready", 120)
+    page = served.shoal("autopsy").stdout
+    ranks = [line for line in page.splitlines() if line.startswith("### ray::RayWorkerProc")]
+    assert [line.rpartition(", ")[2] for line in ranks] == ["head)", "worker-1)"]
+    assert served.status()["state"] == "ready"
+
+
 def test_a_frozen_server_is_not_called_ready(served: Chair) -> None:
     """While the API server is stopped `status` is not ready, and it is again when tokens come again."""
     served.wait_state("ready", 120)

@@ -48,6 +48,7 @@ def prove(where: Reach, env: Mapping[str, str], wish: Wish, say: Say) -> Proof:
     before = look(where)
     if why := proof.nothing_to_prove(before):
         return Proof("nothing", why, (), ())
+    wish = choose(where, wish)
     traffic = _drive(where, env, wish, say)
     after = [_counting(node, before, wish) for node in look(where)]
     return proof.judge(before, after, traffic)

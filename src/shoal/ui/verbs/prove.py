@@ -8,7 +8,7 @@ import click
 
 from shoal.bench.fabric import parse_size
 from shoal.errors import UsageError
-from shoal.ops.prove import Wish, choose, prove
+from shoal.ops.prove import Wish, prove
 from shoal.ops.reach import reach
 from shoal.spec.environ import environ
 from shoal.ui.prove_page import page
@@ -28,7 +28,7 @@ def verb(traffic: str | None, seconds: float, amount: str, as_json: bool, comman
     """
     wish = Wish(traffic or "", seconds, _bytes(amount, command), command)
     where, env = reach(environ()), environ()
-    found = prove(where, env, choose(where, wish), lambda line: click.echo(line, err=True))
+    found = prove(where, env, wish, lambda line: click.echo(line, err=True))
     document = asdict(found) | {"proven": found.proven}
     click.echo(json.dumps(document, indent=2) if as_json else page(found))
     sys.exit(0 if found.proven else 1)

@@ -8,6 +8,7 @@ Exit codes: 0 done, 3 refused, 4 no cluster.
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
@@ -17,9 +18,11 @@ from ray.util.placement_group import placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import ray
+from shoal.facts.ray_child import GcsError, require_ready
 
 EXIT_DONE, EXIT_REFUSED, EXIT_NO_CLUSTER = 0, 3, 4
 START_SECONDS = 90
+CONNECT_SECONDS = 5.0
 
 
 def look(address: str) -> dict[str, Any]:
@@ -165,9 +168,11 @@ def main(argv: Sequence[str]) -> int:
     """Connect and run; the exit code."""
     spec = json.loads(argv[1])
     try:
+        # Ray itself would go on asking an address where nobody answers for minutes.
+        require_ready(argv[0], os.environ, CONNECT_SECONDS)
         ray.init(address=argv[0], log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        say({"kind": "refused", "why": f"no Ray cluster at {argv[0]}: {str(error).splitlines()[0]}"})
+    except (GcsError, ConnectionError, RuntimeError, ValueError) as error:
+        say({"kind": "refused", "why": str(error).splitlines()[0]})
         return EXIT_NO_CLUSTER
     try:
         return bench(spec)

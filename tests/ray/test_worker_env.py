@@ -36,6 +36,8 @@ COMMON = {
     "SHOAL_NUM_GPUS": "1",
     "SHOAL_NUM_CPUS": "1",
     "SHOAL_RUN_ID": "worker-env",
+    # The names below are of devices that this machine does not have.
+    "SHOAL_PREFLIGHT_IGNORE": "env.hca-exists,env.interface-exists",
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_RAY_WORKER_ENV_VARS": "NCCL_SOCKET_IFNAME,NCCL_IB_HCA,NCCL_DEBUG,NCCL_IB_TC,MY_API_KEY",

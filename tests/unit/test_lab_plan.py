@@ -187,3 +187,8 @@ def test_every_host_knows_the_others_by_name() -> None:
     """The hosts' file names all of them."""
     hosts = plan.hosts_of(planned(), "namespace", PLACES)
     assert namespace.hosts_file(hosts) == "127.0.0.1 localhost\n192.168.100.1 n1\n192.168.100.2 n2\n"
+
+
+def test_a_folder_that_something_is_mounted_on_is_known(tmp_path: Path) -> None:
+    """A mount point of any process is told from a plain folder: removing it would take the mount from that process."""
+    assert (namespace.is_mounted_on(Path("/proc")), namespace.is_mounted_on(tmp_path)) == (True, False)

@@ -137,6 +137,16 @@ def test_a_raylet_that_refuses_has_ended(rules: Rules) -> None:
     assert (walk.state.detail, walk.state.node_state(walk.now)) == ("the raylet has ended", NodeState.LOST)
 
 
+@pytest.mark.parametrize("rules", [HEAD, WORKER], ids=["head", "worker"])
+def test_a_raylet_whose_socket_is_gone_is_renewed(rules: Rules) -> None:
+    """It answers, but no worker can register with it any more: it is started anew, and that costs a restart."""
+    walk = Walk(rules).up()
+    assert walk.see(**WELL, socket_trouble="its socket /r/raylet was removed") == (Stage.BACKOFF, (STOP,))
+    words = "no worker can register with the raylet: its socket /r/raylet was removed"
+    assert (walk.state.detail, walk.state.restarts) == (words, (walk.now,))
+    assert walk.back_off().up().state.stage is Stage.UP
+
+
 CUT = {"ray_running": True, "raylet_serving": True, "head_reason": "no answer within 1 s"}
 
 
@@ -378,7 +388,7 @@ class World(RuleBasedStateMachine):
         self.now = 0.0
         self.ray = self.raylet = self.head = self.drained = self.stop = self.slow = self.ending = False
         self.verified: bool | None = None
-        self.gone = self.order = ""
+        self.gone = self.order = self.socket = ""
         self.refuses = False
         self.exits = 0
         self.state, actions = first(self.rules, self.now)
@@ -389,7 +399,7 @@ class World(RuleBasedStateMachine):
             if action is START:
                 assert not self.ray, "Ray was started while it ran"
                 assert not self.stop, "Ray was started after the stop"
-                self.ray, self.raylet, self.verified, self.ending = True, False, None, False
+                self.ray, self.raylet, self.verified, self.ending, self.socket = True, False, None, False, ""
             elif action is STOP:
                 self.ray, self.ending = self.ray and self.slow, self.ray and self.slow
             elif action is DRAIN:
@@ -416,6 +426,7 @@ class World(RuleBasedStateMachine):
             head_refuses=not self.head and self.refuses,
             head_gone=self.gone if self.ray else "",
             raylet_refuses=self.ray and not self.raylet and self.refuses,
+            socket_trouble=self.socket if self.state.stage is Stage.UP else "",
             order=self.order,
         )
         self.order = ""
@@ -448,6 +459,11 @@ class World(RuleBasedStateMachine):
     @rule()
     def ray_dies(self) -> None:
         self.ray = self.raylet = False
+
+    @precondition(lambda self: self.ray)
+    @rule()
+    def its_socket_is_removed(self) -> None:
+        self.socket = "its socket was removed"
 
     @precondition(lambda self: self.ray)
     @rule(verdict=st.booleans())

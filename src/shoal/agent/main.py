@@ -24,6 +24,7 @@ from shoal.agent.key import cluster_key
 from shoal.agent.orders import Node, Orders
 from shoal.agent.program import Start, run
 from shoal.agent.proof import NcclFiles, Prover, Who
+from shoal.agent.raylet_socket import RayletSocket
 from shoal.agent.stages import Action, Observation, Rules, Stage, State
 from shoal.agent.supervise import Child, become_subreaper, reap_orphans
 from shoal.agent.talk import Board, talk_routes
@@ -71,6 +72,7 @@ class Agent:
         self._orders = Orders(self._host, node, log)
         self._disk = Disk(folder, log)
         self._heart = Heart(self._head_agent(), self.status, self._key)
+        self._socket = RayletSocket()
         self._ray: Child | None = None
         self._verifier: Child | None = None
         self._node_id: str | None = None
@@ -240,6 +242,7 @@ class Agent:
             head_refuses=head.reason == REFUSED,
             head_gone=gone(self._cluster_id, self._heart.head()),
             raylet_refuses=raylet.reason == REFUSED,
+            socket_trouble=self._socket.trouble(self._ray_pid()) if self.state.stage is Stage.UP else "",
             order=order,
             dice=random.random(),  # noqa: S311 (spreads restarts, keeps no secret)
         )

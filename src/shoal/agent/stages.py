@@ -102,7 +102,8 @@ class Observation:
     """What the agent sees now.
 
     ``head_gone`` says why the cluster that this node is in does not exist any more, ``order`` what the supervisor told
-    it: "leave" its Ray and join again, or "reset" its breaker as well. ``dice`` is random, from 0 to 1.
+    it: "leave" its Ray and join again, or "reset" its breaker as well. ``socket_trouble`` is why workers cannot
+    register with the raylet. ``dice`` is random, from 0 to 1.
     """
 
     now: float
@@ -119,6 +120,7 @@ class Observation:
     head_refuses: bool = False
     head_gone: str = ""
     raylet_refuses: bool = False
+    socket_trouble: str = ""
     order: str = ""
     dice: float = 0.5
 
@@ -216,6 +218,9 @@ def _up(state: State, seen: Observation, rules: Rules) -> Step:
     if seen.raylet_refuses:
         # `ray start --block` stays for ever when its raylet has ended by SIGTERM or a drain.
         return _again(state, seen, rules, "the raylet has ended")
+    if seen.socket_trouble:
+        # It answers, and looks well; but the engine would hang at each start, waiting for workers.
+        return _again(state, seen, rules, f"no worker can register with the raylet: {seen.socket_trouble}")
     refusals = state.head_refusals + 1 if seen.head_refuses else 0
     if refusals >= REFUSALS and rules.is_head:
         return _again(state, seen, rules, "the GCS has ended")

@@ -300,5 +300,5 @@ def _remove_network(lab: Lab) -> None:
     namespace.attempt(lab.net.remove(lab.net.switch))
     for place in lab.record.made:
         path = Path(place)
-        if path.is_dir() and not any(path.iterdir()):
+        if path.is_dir() and not any(path.iterdir()) and not namespace.is_mounted_on(path):
             path.rmdir()

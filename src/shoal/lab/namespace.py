@@ -25,6 +25,7 @@ TOOLS = ("ip", "unshare", "nsenter", "mount", "umount")
 BOOT = f"""set -e
 hostname "$1"
 mount -t tmpfs -o size={SHM_MB}m,mode=1777 shoal-shm /dev/shm
+mkdir -p {RAY}
 mount --bind "$2/ray" {RAY}
 mount --bind "$3" /etc/hosts
 shift 3
@@ -78,6 +79,21 @@ def remove_disk(host: HostRecord) -> None:
     """Take the disk away, with what is on it."""
     if host.disk.is_mount() and not attempt(("umount", str(host.disk))):
         carry_out([("umount", "-l", str(host.disk))])
+
+
+def is_mounted_on(path: Path) -> bool:
+    """Whether any process has something mounted there, in whatever mount namespace.
+
+    To remove such a folder would silently detach those mounts: another lab's hosts would then all share one folder.
+    """
+    for told in Path("/proc").glob("[0-9]*/mountinfo"):
+        try:
+            lines = told.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue  # it ended
+        if any(line.split()[4] == str(path) for line in lines):
+            return True
+    return False
 
 
 def hosts_file(hosts: Sequence[HostRecord]) -> str:

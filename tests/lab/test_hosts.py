@@ -21,13 +21,18 @@ def out(*argv: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
-def marks(mark: str) -> dict[str, list[str]]:
-    """What a lab could leave on this machine: names with its mark, mounts, shared memory, processes."""
+def segments() -> set[str]:
+    """Shared memory as Python's multiprocessing names it: it bears nobody's mark."""
+    return {path.name for path in Path("/dev/shm").glob("psm_*")}
+
+
+def marks(mark: str, before: set[str]) -> dict[str, list[str]]:
+    """What a lab could leave here: names with its mark, mounts, processes, shared memory that was not there before."""
     return {
         "namespaces": [line for line in out("ip", "netns").splitlines() if mark in line],
         "interfaces": [name for name in psutil.net_if_addrs() if mark in name],
         "mounts": [line for line in Path("/proc/mounts").read_text().splitlines() if mark in line],
-        "shared memory": [path.name for path in Path("/dev/shm").glob("psm_*")],
+        "shared memory": sorted(segments() - before),
         "processes": [
             str(p.pid) for p in psutil.process_iter(["cmdline"]) if mark in " ".join(p.info["cmdline"] or ())
         ],
@@ -47,6 +52,7 @@ def said_on(lab: cluster.Lab, host: str, *command: str) -> list[str]:
 @pytest.mark.parametrize("wish", [NAMESPACE, LOOPBACK], ids=["namespace", "loopback"])
 def test_a_lab_answers_and_leaves_nothing(env: dict[str, str], wish: Wish, tmp_path: Path) -> None:
     """It comes up, its simulated engine answers what follows from the prompt, and `down` removes every trace."""
+    before = segments()
     lab = cluster.up(wish, env, lambda _: None)
     cluster.wait_ready(lab, 120)
     answered = ask(lab.record.run, "why?", max_tokens=5)
@@ -54,8 +60,8 @@ def test_a_lab_answers_and_leaves_nothing(env: dict[str, str], wish: Wish, tmp_p
     with pytest.raises(AlreadyRunning):
         cluster.up(wish, env, lambda _: None)
     assert cluster.down(env) == ["took down 2 hosts"]
-    assert marks(lab.record.tag) == NOTHING
-    assert marks(str(tmp_path)) == NOTHING
+    assert marks(lab.record.tag, before) == NOTHING
+    assert marks(str(tmp_path), before) == NOTHING
     assert cluster.down(env) == []
 
 

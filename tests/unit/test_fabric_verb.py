@@ -15,6 +15,9 @@ from shoal.ops.fabric import parse_nccl, version_of
 from shoal.ui.cli import main
 from shoal.ui.verbs.fabric import verb
 
+# A command keeps the help option of its first call: another test reads the help page of this verb.
+HELP = ["-h", "--help"]
+
 FE80 = "fe80:0000:0000:0000:0000:0000:0000:0001"
 EXPECTED = (
     "device",
@@ -65,7 +68,7 @@ def capture(folder: Path, number: int, *, nccl: str = "", env: str = "") -> Path
 
 def told(*args: str) -> dict[str, object]:
     """The document of these arguments."""
-    done = CliRunner().invoke(verb, [*args, "--json"])
+    done = CliRunner().invoke(verb, [*args, "--json"], help_option_names=HELP)
     assert done.exit_code == 0, done.output
     return dict(json.loads(done.stdout))
 
@@ -127,7 +130,7 @@ def test_an_environment_file(tmp_path: Path) -> None:
 def test_the_page(tmp_path: Path) -> None:
     """The page has a line for each HCA, and each setting with its reason."""
     path = capture(tmp_path / "one", 1, nccl="2.27.3")
-    done = CliRunner().invoke(verb, ["--from", str(path)])
+    done = CliRunner().invoke(verb, ["--from", str(path)], help_option_names=HELP)
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
         "NCCL 2.27.3 (found on one)",
@@ -210,7 +213,9 @@ def test_a_host_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     """The others are planned, the host is named, and the exit code is 3; alone, it is the error."""
     nobody = FakeHost(name="node-9", reachable=False)
     monkeypatch.setattr("shoal.ui.verbs.fabric.hosts_named", lambda names: (nobody,))
-    done = CliRunner().invoke(verb, ["node-9", "--from", str(capture(tmp_path / "n", 1)), "--json"])
+    done = CliRunner().invoke(
+        verb, ["node-9", "--from", str(capture(tmp_path / "n", 1)), "--json"], help_option_names=HELP
+    )
     document = json.loads(done.stdout)
     assert (done.exit_code, document["unreachable"], len(document["nodes"])) == (
         3,

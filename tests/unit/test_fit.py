@@ -16,6 +16,9 @@ from shoal.plan.fit import GIB, Fleet, Weights, answer, stages
 from shoal.plan.gpus import GPUS
 from shoal.ui.verbs.fit import verb
 
+# A command keeps the help option of its first call: another test reads the help page of this verb.
+HELP = ["-h", "--help"]
+
 CONFIGS = Path(__file__).parent / "data/configs"
 # Bytes of the published safetensors, as each model's index totals them (SmolLM2: its one file).
 PUBLISHED = {
@@ -132,7 +135,7 @@ def test_no_rank_is_promised_more_than_it_has(
 
 
 def run(*words: str) -> tuple[int, str]:
-    done = CliRunner().invoke(verb, words, env={"COLUMNS": "200"})
+    done = CliRunner().invoke(verb, words, env={"COLUMNS": "200"}, help_option_names=HELP)
     return done.exit_code, done.output
 
 

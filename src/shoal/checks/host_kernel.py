@@ -4,11 +4,11 @@ import re
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn
 from shoal.checks.looks import env, has_gpu, has_rdma, is_metal, is_node
+from shoal.checks.views import MELLANOX
 from shoal.facts.node import NodeFacts
 
 RDMA_MODULES = ("mlx5_core", "mlx5_ib", "ib_uverbs", "rdma_cm", "rdma_ucm")
 GPU_MODULES = ("nvidia", "nvidia_uvm")
-MELLANOX = "0x15b3"
 GOOD_CLOCKS = ("tsc", "arch_sys_counter", "kvm-clock", "hyperv_clocksource_tsc_page", "xen")
 REDIRECT = {"ReqRedir", "CmpltRedir"}
 OOM = re.compile(r"Out of memory: Kill|oom-kill:|Memory cgroup out of memory")

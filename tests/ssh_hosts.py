@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.sshd import SBIN, Keys, require_openssh, sshd
+from tests.sshd import SBIN, Keys, remove, require_openssh, sshd
 
 from shoal.host.ssh import SshHost
 
@@ -67,7 +67,7 @@ def ssh_hosts(count: int, *, subnet: str = "192.168.100") -> Iterator[SshHosts]:
         _ip("link", "del", tag, check=False)
         for namespace in (tag, *(namespace for _, namespace in places.values())):
             _ip("netns", "del", namespace, check=False)
-        shutil.rmtree(folder)
+        remove(folder)
 
 
 def _ip(*words: str, check: bool = True) -> None:

@@ -121,3 +121,12 @@ def listening(log: Path, ports: int, server: "subprocess.Popen[bytes]") -> None:
         assert server.poll() is None, f"sshd ended with {server.returncode}: {log.read_text()}"
         assert time.monotonic() < end, f"sshd does not listen: {log.read_text()}"
         time.sleep(0.02)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with control sockets: each kept connection that ends takes its own away, maybe at this moment."""
+    while folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            continue  # there is less to remove than a moment ago

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.docker import machine as engines
 from tests.docker.conftest import missing_tools
-from tests.sshd import SBIN, Keys, free_ports, require_openssh, sshd
+from tests.sshd import SBIN, Keys, free_ports, remove, require_openssh, sshd
 
 from shoal.host.base import Host
 from shoal.host.fake import FakeHost
@@ -60,7 +60,7 @@ def ssh_lab() -> Iterator[SshLab]:
         with sshd(keys, "server", "127.0.0.1", list(ports.values()), forced="\n".join(forced)) as log:
             yield SshLab(keys, ports, str(config), log, str(folder))
     finally:
-        shutil.rmtree(folder)
+        remove(folder)
 
 
 @contextmanager

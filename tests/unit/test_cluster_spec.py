@@ -48,6 +48,18 @@ def test_one_word_is_a_model() -> None:
     assert parse(f"{SMALL}model: /data/m\n", "shoal.yaml").model == ModelSpec(name="/data/m")
 
 
+def test_processes_need_a_python() -> None:
+    """Without containers, the file says which Python has vLLM and Ray, as an absolute path."""
+    text = f"{SMALL}runtime: process\n"
+    assert told(text) == [
+        "shoal.yaml:4: runtime: process needs `python: PATH`, the Python of every host that has vLLM and Ray"
+    ]
+    assert told(f"{text}python: bin/python\n") == [
+        "shoal.yaml:5: python: 'bin/python': expected an absolute path, without blanks and colons"
+    ]
+    assert parse(f"{text}python: /opt/vllm/bin/python\n", "shoal.yaml").python == "/opt/vllm/bin/python"
+
+
 def test_words_are_no_truth_values() -> None:
     """A host may be called `no` or `on`, which older YAML takes for truth values."""
     spec = parse("cluster: yes\nhosts: [{name: no}, {name: on, env: {NCCL_IB_TC: 104}}]\n", "shoal.yaml")

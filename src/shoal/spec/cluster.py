@@ -74,6 +74,12 @@ def _image(value: str) -> str:
     return value
 
 
+def _folder(value: str) -> str:
+    if not re.fullmatch(r"/[^\s\0:$'\"]{0,200}", value) or "/../" in f"{value}/":
+        raise ValueError("expected an absolute path, without blanks and colons")
+    return value
+
+
 def _variables(value: Any) -> Any:
     """Numbers and truth values as Compose would write them."""
     if not isinstance(value, dict):
@@ -187,6 +193,13 @@ class ClusterSpec(Part):
     runtime: Literal["compose", "process", "local"] = Field(
         default="compose", description="containers, processes without containers, or loopback nodes on this machine"
     )
+    python: Annotated[str, AfterValidator(_folder)] | None = Field(
+        default=None, description="runtime process: the Python of every host that has vLLM and Ray, as an absolute path"
+    )
+    model_cache: Annotated[str, AfterValidator(_folder)] | None = Field(
+        default=None,
+        description="folder of every host with models, as the Hugging Face hub keeps them; default: the cluster's own",
+    )
 
 
 def load(path: Path) -> ClusterSpec:
@@ -202,6 +215,8 @@ def parse(text: str, origin: str) -> ClusterSpec:
         document.check()
     hosts = _hosts(document)
     _choose_head(document, hosts)
+    if document.data.get("runtime") == "process" and not document.data.get("python"):
+        document.wrong(("runtime",), "process needs `python: PATH`, the Python of every host that has vLLM and Ray")
     _look_for_twins(document, hosts)
     try:
         spec = ClusterSpec.model_validate(document.data)

@@ -1,0 +1,1 @@
+"""Many nodes from one chair: plan, up, rollback and down over ssh."""

@@ -18,7 +18,7 @@ test: ## run the tests (ARGS="..." goes to tools/run_tests.py)
 	@$(PYTHON) tools/bootstrap.py test
 	@exec $(BIN)/python tools/run_tests.py $(ARGS)
 
-rehearse: ## every fault against every role on a lab cluster, and a soak: half an hour
+rehearse: ## every fault against every role on a lab cluster: half an hour
 	@$(PYTHON) tools/bootstrap.py test
 	@exec $(BIN)/python tools/run_tests.py tests/lab -m rehearsal
 

@@ -11,7 +11,9 @@ starts a service again as Docker's ``restart: unless-stopped`` does:
 
 A client asks for an answer five times a second, and gives each request two seconds. *shown*: seconds until somebody who
 looks is told (shoal's status; else ``/health``). *back*: seconds from the fault, or from its end where it lasts, until
-answers come and go on coming. *beyond load*: the same less the time that the engine itself needs to start.
+answers come and go on coming. *ray*: until every host's raylet answers again and goes on answering, Ray's own start
+included; 0 where none was hurt. *beyond*: back, less ray, less the time that the engine itself needs to start: what is
+spent on noticing that the node is back, on verifying it, on the gate and on the launch.
 """
 
 import argparse
@@ -24,13 +26,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from shoal.agent.ray_command import start_argv
+from shoal.facts.grpc_health import serving
 from shoal.facts.versions import versions
 from shoal.host.local import LocalHost
 from shoal.lab import cluster, faults, namespace, processes
@@ -39,6 +42,7 @@ from shoal.lab.init import Service, read_services, write_services
 from shoal.lab.load import Load
 from shoal.lab.plan import SIM_SERVER, Wish
 from shoal.ops.ask import api_key
+from shoal.plan.ports import node_ports
 from shoal.spec.env import agent_settings
 from shoal.spec.environ import environ
 from shoal.state.status import EngineState, EngineStatus
@@ -75,7 +79,8 @@ class Row:
     target: str
     shown: float | None
     back: float | None
-    beyond_load: float | None
+    ray: float
+    beyond: float | None
     failed: int
     restarted: bool
 
@@ -116,8 +121,10 @@ class Watch:
     def __init__(self, side: str, lab: Lab) -> None:
         self._side = side
         self._run = lab.record.run
+        self._raylets = raylets(lab)
         self.ends: list[tuple[float, bool]] = []
         self.bad_since: float | None = None
+        self.no_ray: list[float] = []
         self.load_seconds = 0.0
 
     def ended(self, began: float, right: bool) -> None:
@@ -132,6 +139,18 @@ class Watch:
         if not good or good[-1] - good[0] < SETTLED:
             return None
         return max(good[0], since) if wrong else since
+
+    def ray_back(self, since: float, until: float) -> float:
+        """Seconds from ``since`` to the last silence of a raylet before ``until``; 0 without one."""
+        return max((at - since for at in self.no_ray if since <= at <= until), default=0.0)
+
+    async def look_at_ray(self) -> None:
+        """Ask every host's raylet five times a second."""
+        while True:
+            answers = await asyncio.gather(*(serving(*raylet, timeout=1.0) for raylet in self._raylets))
+            if not all(answers):
+                self.no_ray.append(time.monotonic())
+            await asyncio.sleep(0.2)
 
     async def look(self) -> None:
         """Ask five times a second whether all is well, as somebody who looks would."""
@@ -173,7 +192,7 @@ async def measure(side: str, lab: Lab, name: str, word: str, lasts: float) -> tu
     run, watch = lab.record.run, Watch(side, lab)
     before = apis(lab)
     async with Load(run.endpoint, api_key(run), run.model, per_second=5, limit=PATIENCE, on_end=watch.ended) as load:
-        looking = asyncio.create_task(watch.look())
+        looking = [asyncio.create_task(one) for one in (watch.look(), watch.look_at_ray())]
         await asyncio.sleep(2.0)
         watch.bad_since = None
         failed, struck = load.tally.failed + load.tally.timed_out, time.monotonic()
@@ -183,12 +202,25 @@ async def measure(side: str, lab: Lab, name: str, word: str, lasts: float) -> tu
             lab = (await asyncio.to_thread(faults.undo, lab, faults.lasting(lab, fault, target)))[0]
         over = time.monotonic()
         back = await recovered(watch, over)
-        looking.cancel()
+        for one in looking:
+            one.cancel()
+        await asyncio.wait(looking)
         failed = load.tally.failed + load.tally.timed_out - failed
     shown = None if watch.bad_since is None else round(watch.bad_since - struck, 1)
     taken = None if back is None else round(back - over, 1)
     restarted = apis(lab) != before
-    return lab, Row(side, name, word, shown, taken, None, failed, restarted), watch.load_seconds if restarted else 0.0
+    ray = 0.0 if back is None else round(watch.ray_back(over, back), 1)
+    row = Row(side, name, word, shown, taken, ray, None, failed, restarted)
+    return lab, row, watch.load_seconds if restarted else 0.0
+
+
+def raylets(lab: Lab) -> list[tuple[str, int]]:
+    """Address and port of every host's raylet."""
+    found = []
+    for host in lab.record.hosts:
+        env = dict(read_services((Path(host.folder) / "services.json").read_text())[0].env)
+        found.append((host.address, node_ports(agent_settings(env).port_base).node_manager))
+    return found
 
 
 async def recovered(watch: Watch, over: float) -> float | None:
@@ -254,16 +286,16 @@ def one_side(
 
 
 def beyond(row: Row, load: float) -> Row:
-    """The row less the engine's own start, where it was started."""
-    taken = row.back - (load if row.restarted else 0.0) if row.back is not None else None
-    return Row(**{**asdict(row), "beyond_load": None if taken is None else round(max(0.0, taken), 1)})
+    """The row less Ray's and the engine's own start, where they were started."""
+    taken = None if row.back is None else row.back - row.ray - (load if row.restarted else 0.0)
+    return replace(row, beyond=None if taken is None else round(max(0.0, taken), 1))
 
 
 def page(rows: list[Row], sides: list[str]) -> str:
     """The matrix: a line for each fault, the sides beside each other."""
     cells = {(row.fault, row.target, row.side): row for row in rows}
     lines = [
-        "| fault | " + " | ".join(f"{side}: shown, back (beyond load), failed" for side in sides) + " |",
+        "| fault | " + " | ".join(f"{side}: shown, back (ray, beyond), failed" for side in sides) + " |",
         "| --- |" + " --- |" * len(sides),
     ]
     for name, word, lasts in ROWS:
@@ -276,7 +308,7 @@ def _cell(row: Row | None) -> str:
     if row is None:
         return ""
     shown = "never" if row.shown is None else f"{row.shown:g} s"
-    back = f"not within {LIMIT:g} s" if row.back is None else f"{row.back:g} s ({row.beyond_load:g} s)"
+    back = f"not within {LIMIT:g} s" if row.back is None else f"{row.back:g} s ({row.ray:g}, {row.beyond:g})"
     return f"{shown}, {back}, {row.failed}"
 
 

@@ -107,7 +107,6 @@ def test_after_a_power_cut_everything_comes_back(lab: Lab, order: tuple[str, str
     assert len(ask(lab.record.run, "back?", max_tokens=3).text.split()) == 3
 
 
-@pytest.mark.rehearsal
 def test_a_soak_finds_nothing(shared: dict[str, str], lab: Lab) -> None:
     """Under random faults no answer is wrong or hangs, ready is no lie, and agent and supervisor do not grow."""
     report = soak.soak(shared, 3.0, 20, lambda _: None)

@@ -86,7 +86,7 @@ def test_gpus_that_somebody_holds_are_named_and_looked_at_again() -> None:
 def test_every_fault_saves_evidence_ends_everything_and_starts_again(what: dict[str, str]) -> None:
     """A lost node, a server that ended and a wedge are treated alike: evidence, end, pause, gate."""
     walk = Walk().serve()
-    assert [walk.see(**what), walk.see(**what), walk.see(done=True), walk.see(), walk.see(done=True)] == [
+    assert [walk.see(**what), walk.see(**what), walk.see(done=True), walk.see(0.1), walk.see(0.2, done=True)] == [
         (Stage.SAVE, (SAVE,)),
         (Stage.SAVE, ()),
         (Stage.END, (END,)),
@@ -94,8 +94,15 @@ def test_every_fault_saves_evidence_ends_everything_and_starts_again(what: dict[
         (Stage.BACKOFF, ()),
     ]
     why = next(iter(what.values()))
-    assert (walk.state.why, walk.state.detail, walk.state.restarts) == (why, f"{why}; starting again in 0.5 s", 1)
+    assert (walk.state.why, walk.state.detail, walk.state.restarts) == (why, f"{why}; starting again in 0.2 s", 1)
     assert [walk.see(), walk.see()] == [(Stage.GATE, ()), (Stage.START, (LAUNCH,))]
+
+
+def test_the_delay_counts_from_the_end_s_beginning() -> None:
+    """Where ending and verifying took longer than the delay, nothing is waited for."""
+    walk = Walk().serve()
+    assert [walk.see(**LOST), walk.see(done=True), walk.see(7.0, done=True)][-1] == (Stage.BACKOFF, ())
+    assert walk.state.until == walk.now
 
 
 def test_evidence_never_holds_the_engine_down() -> None:

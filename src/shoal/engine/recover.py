@@ -263,8 +263,10 @@ def _ended(state: State, seen: Seen, rules: Rules) -> Step:
     if isinstance(decision, GiveUp):
         words = f"{state.why} ({decision.why}); mend the cause, then: shoal restart"
         return replace(_to(state, Stage.FAILED, seen.now, words), ends=ends, final=decision.final), ()
-    after = _to(state, Stage.BACKOFF, seen.now, f"{state.why}; starting again in {decision.delay:.1f} s")
-    return replace(after, until=seen.now + decision.delay, ends=ends, restarts=state.restarts + 1), ()
+    # Ending and verifying took their time already: the delay counts from the end's beginning.
+    until = max(seen.now, state.since + decision.delay)
+    after = _to(state, Stage.BACKOFF, seen.now, f"{state.why}; starting again in {until - seen.now:.1f} s")
+    return replace(after, until=until, ends=ends, restarts=state.restarts + 1), ()
 
 
 def _renew(state: State, seen: Seen, rules: Rules) -> Step:

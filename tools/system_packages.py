@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 PACKAGES = {
-    "network": ("iproute2", "iputils-ping", "ethtool", "kmod"),
+    "network": ("iproute2", "iputils-ping", "ethtool", "kmod", "nftables"),
     "ssh": ("openssh-server", "openssh-client", "sudo"),
     "docker": ("docker.io", "docker-compose"),
     "faults": ("faketime",),

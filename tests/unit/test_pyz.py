@@ -210,7 +210,9 @@ def imported(module: str, file: Path, closed: list[str]) -> str:
     return run(sys.executable, "-c", CLOSURE, module, json.dumps(closed), PYTHONPATH=str(file)).stderr
 
 
-@pytest.mark.parametrize("module", ["shoal.agent.main", "shoal.engine.main", "shoal.facts.ray_child"])
+@pytest.mark.parametrize(
+    "module", ["shoal.agent.main", "shoal.engine.main", "shoal.facts.ray_child", "shoal.ui.verbs.firewall"]
+)
 def test_imports_need_only_what_vllm_brings(file: Path, owners: dict[str, set[str]], module: str) -> None:
     """What runs inside an image needs the standard library and vLLM's own requirements."""
     brought = allowed() | {"shoal"}

@@ -1,6 +1,7 @@
 """Orders to an agent: who may give them, and what they tell."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,28 @@ from shoal.agent import peers
 from shoal.agent.key import bearer, cluster_key, derive, shows
 from shoal.agent.lease import LASTS, Lease
 from shoal.agent.orders import Node, Orders
+from shoal.agent.proof import NcclFiles, Prover, Who
+from shoal.agent.ray_executor import RayExecutor
 from shoal.agent.talk import Board, talk_routes
 from shoal.engine.clear import Cleared, judge
 from shoal.host.fake import FakeHost
 from shoal.log import EventLog, redactor
+from shoal.spec.env import agent_settings
 from shoal.state.journal import Entry, Journal
 from shoal.state.status import NodeState, NodeStatus
 
 KEY = derive("a token of Ray's")
 NODE = NodeStatus(name="w", role="worker", address="10.0.0.2", state=NodeState.UP)
+
+
+def node_of(folder: Path, take: Callable[[str], None]) -> Node:
+    """A node whose Ray was not started."""
+    env = {"RAY_MODE": "worker", "VLLM_HOST_IP": "10.0.0.2", "RAY_ADDRESS": "10.0.0.1:6379"}
+    log = EventLog(io.StringIO())
+    who = Who("w", "10.0.0.2", None, cpu=True, env=env)
+    prover = Prover(FakeHost(), who, NcclFiles(folder / "nccl"))
+    executor = RayExecutor(agent_settings(env), log, prover, lambda: None, lambda pid: None, folder, "w")
+    return Node("w", folder, folder, folder / "w.jsonl", executor, take)
 
 
 class Desk:
@@ -33,7 +47,7 @@ class Desk:
         (folder / "session_latest" / "logs" / "raylet.out").write_text("it has s3cret-value in it\n")
         journal = folder / "w.jsonl"
         Journal(journal, "w", print).append(Entry(5.0, "w", "up", "words"))
-        node = Node("w", folder, folder, journal, lambda: None, self.taken.append)
+        node = node_of(folder, self.taken.append)
         self.board = Board(30.0)
         routes = (
             *Orders(FakeHost(), node, self.log, lambda: "RANK 1 has s3cret-value").routes(lambda: key),

@@ -3,12 +3,11 @@
 import asyncio
 import os
 import random
-import secrets
 import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from shoal import __version__
@@ -16,23 +15,20 @@ from shoal.agent import arrival, auto, checkup, devices, fabric, family, hub, pr
 from shoal.agent.app import agent_app
 from shoal.agent.disk import Disk
 from shoal.agent.endpoint import Endpoint
+from shoal.agent.executor import Executor
 from shoal.agent.family import FamilyFile
 from shoal.agent.follow import Follower
-from shoal.agent.heart import Heart, gone
+from shoal.agent.heart import Heart
 from shoal.agent.image import require
 from shoal.agent.key import cluster_key
 from shoal.agent.orders import Node, Orders
 from shoal.agent.program import Start, run
 from shoal.agent.proof import NcclFiles, Prover, Who
-from shoal.agent.raylet_socket import RayletSocket
+from shoal.agent.ray_executor import RayExecutor
 from shoal.agent.stages import Action, Observation, Rules, Stage, State
-from shoal.agent.supervise import Child, become_subreaper, reap_orphans
+from shoal.agent.supervise import become_subreaper, reap_orphans
 from shoal.agent.talk import Board, talk_routes
-from shoal.agent.verify import judge
 from shoal.errors import ShoalError
-from shoal.facts.grpc_health import REFUSED, Health, serving
-from shoal.facts.ray import drain_argv, parse_drain, parse_table, table_argv
-from shoal.facts.ray_logs import last_words, read_fault
 from shoal.facts.versions import is_cpu_build, versions
 from shoal.host.local import LocalHost
 from shoal.log import EventLog, Level
@@ -61,32 +57,28 @@ class Agent:
             settings.lost_after,
             settings.restart_window,
         )
-        self._ports = ray_command.ports_of(settings)
         folder = Path(settings.state_dir or settings.temp_dir)
         self._logs = folder / "logs"
         self._journal = journal_file(folder, self._name())
         self._family = FamilyFile(self._host, folder / f"agent-{self._name()}.json")
         self._family_at = 0.0
         self._board = Board(settings.lost_after)
-        node = Node(self._name(), self._logs, Path(settings.temp_dir), self._journal, self._ray_pid, self._take)
-        self._orders = Orders(self._host, node, log)
         self._disk = Disk(folder, log)
         self._heart = Heart(self._head_agent(), self.status, self._key)
-        self._socket = RayletSocket()
-        self._ray: Child | None = None
-        self._verifier: Child | None = None
-        self._node_id: str | None = None
-        self._cluster_id: str | None = None
-        self._mark = ""
         self._order = ""
         self._gpus = 0
-        self._drained = self._suspect = False
+        self._suspect = False
         self._stop = asyncio.Event()
         self._versions = versions()
         files = NcclFiles(folder / "nccl" / self._name())
         self._follower = Follower(Path(settings.temp_dir), log, files.folder)
         who = Who(self._name(), settings.address, self._versions.nccl, is_cpu_build(), self._env)
         self._prover = Prover(self._host, who, files)
+        self._executor: Executor = RayExecutor(
+            settings, log, self._prover, self._heart.head, self._born, self._logs, self._name()
+        )
+        node = Node(self._name(), self._logs, Path(settings.temp_dir), self._journal, self._executor, self._take)
+        self._orders = Orders(self._host, node, log)
         self.state = State(Stage.WAIT_HEAD, time.monotonic())
 
     async def run(self) -> int:
@@ -107,7 +99,7 @@ class Agent:
         finally:
             if beating is not None:
                 beating.cancel()
-            await self._end_children()
+            await self._executor.end()
             self._prover.remove()
             await endpoint.stop()
         return 1 if self.state.stage is Stage.FAILED else 0
@@ -120,8 +112,8 @@ class Agent:
 
         self._log.listeners.append(Journal(self._journal, self._name(), complain).listen)
 
-    def _ray_pid(self) -> int | None:
-        return self._ray.pid if self._ray is not None else None
+    def _born(self, pid: int) -> None:
+        self._family.remember(family.of(self._host, [pid]))
 
     def _take(self, order: str) -> None:
         self._order = order
@@ -146,7 +138,7 @@ class Agent:
             await self._act(actions)
             if self.state.stage is Stage.JOIN and seen.head_serving:
                 # The check loads Ray while the raylet starts, instead of after it.
-                self._start_verifier()
+                self._executor.verify()
             self._keep_family()
             self._follower.look_now_and_then()
             await self._pause()
@@ -194,10 +186,11 @@ class Agent:
             self._log("clean", words + more, level="warn" if left else "info")
 
     def _keep_family(self) -> None:
-        if self._ray is None or time.monotonic() - self._family_at < FAMILY_EVERY:
+        pid = self._executor.pid
+        if pid is None or time.monotonic() - self._family_at < FAMILY_EVERY:
             return
         self._family_at = time.monotonic()
-        self._family.remember(family.below(self._host, self._ray.pid))
+        self._family.remember(family.below(self._host, pid))
         self._orders.notice()
 
     def _name(self) -> str:
@@ -207,9 +200,9 @@ class Agent:
         """Wait for the next look; a stop, an order and a Ray that ends cut it short."""
         reap_orphans()
         pace = SLOW if self.state.stage in {Stage.UP, Stage.FAILED} else FAST
-        ran = self._ray_runs()
+        ran = self._executor.running
         end = time.monotonic() + pace
-        while (left := end - time.monotonic()) > 0 and not self._order and self._ray_runs() is ran:
+        while (left := end - time.monotonic()) > 0 and not self._order and self._executor.running is ran:
             if self._stop.is_set():
                 await asyncio.sleep(FAST if self.state.stage is Stage.DRAIN else 0)
                 return
@@ -218,125 +211,23 @@ class Agent:
             except TimeoutError:
                 continue
 
-    def _ray_runs(self) -> bool:
-        return self._ray is not None and self._ray.code is None
-
     async def _observe(self) -> Observation:
         self._disk.look()
-        head, raylet = await asyncio.gather(self._ask_head(), self._ask_raylet())
-        verified, reason = self._verdict()
-        running = self._ray_runs()
+        seen = await self._executor.look(self.state.stage)
         order, self._order = self._order, ""
-        return Observation(
-            now=time.monotonic(),
-            head_serving=head.serving,
-            head_reason=f"{head.reason} at {self._settings.head}",
-            ray_running=running,
-            ray_tail="" if running or self._ray is None else last_words(self._ray.output()),
-            raylet_serving=raylet.serving,
-            verified=verified,
-            verify_reason=reason,
-            stop_requested=self._stop.is_set(),
-            drained=self._drained,
-            ray_fault=self._fault(running=running),
-            head_refuses=head.reason == REFUSED,
-            head_gone=gone(self._cluster_id, self._heart.head()),
-            raylet_refuses=raylet.reason == REFUSED,
-            socket_trouble=self._socket.trouble(self._ray_pid()) if self.state.stage is Stage.UP else "",
-            order=order,
-            dice=random.random(),  # noqa: S311 (spreads restarts, keeps no secret)
-        )
-
-    def _fault(self, *, running: bool) -> str:
-        """What Ray's own processes died of; looked up while it starts and once it has ended."""
-        if self._ray is None or (running and self.state.stage is not Stage.JOIN):
-            return ""
-        return read_fault(Path(self._settings.temp_dir), self._ray.started)
-
-    async def _ask_head(self) -> Health:
-        address, _, port = self._settings.head.rpartition(":")
-        return await serving(address.strip("[]"), int(port), timeout=1.0)
-
-    async def _ask_raylet(self) -> Health:
-        if self._ray is None:
-            return Health(serving=False, reason="not started")
-        return await serving(self._settings.address, self._ports.node_manager, timeout=1.0)
-
-    def _verdict(self) -> tuple[bool | None, str]:
-        if self.state.stage is not Stage.VERIFY or self._verifier is None or self._verifier.code is None:
-            return None, ""
-        try:
-            table = parse_table(self._verifier.output(1_000_000))
-        except ShoalError as error:
-            return False, str(error)
-        self._cluster_id = table.cluster_id
-        self._node_id, reason = judge(table, self._settings.address, self._gpus, self._mark)
-        return self._node_id is not None, reason
+        dice = random.random()  # noqa: S311 (spreads restarts, keeps no secret)
+        return replace(seen, stop_requested=self._stop.is_set(), order=order, dice=dice)
 
     async def _act(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
             if action is Action.START_RAY:
-                self._start_ray()
+                self._executor.begin(self._gpus)
             elif action is Action.VERIFY:
-                self._start_verifier()
+                self._executor.verify()
             elif action is Action.STOP_RAY:
-                await self._end_children()
+                await self._executor.end()
             elif action is Action.DRAIN:
-                await self._drain()
-
-    def _start_ray(self) -> None:
-        self._mark = f"shoal-{secrets.token_hex(8)}"
-        if self._rules.is_head:
-            preflight.forget_head(Path(self._settings.temp_dir), self._settings.head)
-        if words := self._prover.renew():
-            self._log("nccl", words)
-        argv = ray_command.start_argv(sys.executable, self._settings, self._gpus, self._mark)
-        log = self._logs / f"{self._name()}.ray.log"
-        self._ray = Child.start(argv, env=self._child_env(), log=log, cwd=Path(self._settings.temp_dir))
-        self._family.remember(family.of(self._host, [self._ray.pid]))
-
-    def _start_verifier(self) -> None:
-        if self._verifier is not None:
-            return
-        argv = table_argv(
-            sys.executable,
-            self._settings.head,
-            wait=self._settings.address,
-            timeout=self._settings.join_timeout,
-            mark=self._mark,
-        )
-        log = self._logs / f".{self._name()}.verify.json"
-        log.unlink(missing_ok=True)
-        self._verifier = Child.start(argv, env=self._child_env(), log=log)
-
-    def _child_env(self) -> dict[str, str]:
-        return ray_command.start_env(self._settings, self._prover.ranks_env())
-
-    async def _drain(self) -> None:
-        if self._node_id is not None:
-            argv = drain_argv(sys.executable, self._settings.head, self._node_id, deadline=5, reason="PREEMPTION")
-            child = Child.start(argv, env=self._child_env(), log=self._logs / f".{self._name()}.drain.json")
-            await child.wait(8)
-            self._say_drained(child)
-            await child.stop(0.5)
-        self._drained = True
-
-    def _say_drained(self, child: Child) -> None:
-        try:
-            answer = parse_drain(child.output())
-        except ShoalError as error:
-            self._log("drain", f"Ray was not told: {' '.join(str(error).split())}; leaving all the same", level="warn")
-            return
-        if answer.accepted:
-            self._log("drain", "Ray takes this node out of service")
-        else:
-            self._log("drain", f"Ray refuses to drain this node: {answer.reason}; leaving all the same", level="warn")
-
-    async def _end_children(self) -> None:
-        for child in (self._verifier, self._ray):
-            if child is not None:
-                await child.stop(4.0)
-        self._ray = self._verifier = self._node_id = self._cluster_id = None
+                await self._executor.drain()
 
     def _say(self, before: State | None) -> None:
         state, now = self.state, time.monotonic()
@@ -349,7 +240,7 @@ class Agent:
         level: Level = "error" if state.stage is Stage.FAILED else "info"
         level = "warn" if state.stage is Stage.BACKOFF or suspect else level
         seconds = f" ({now - state.since:.0f} s)" if waited and not moved else ""
-        words = state.detail or f"node {self._node_id} is in the cluster with {self._gpus} GPU(s)"
+        words = state.detail or f"node {self.status().ray_node_id} is in the cluster with {self._gpus} GPU(s)"
         words = "all answer again" if turned and not suspect else words
         name = "suspect" if suspect else state.stage.value.lower()
         self._log(name, words + seconds, level=level, **({"again": True} if waited and not moved else {}))
@@ -357,7 +248,7 @@ class Agent:
 
     def status(self) -> NodeStatus:
         """What this node is now."""
-        return NodeStatus(
+        status = NodeStatus(
             name=self._name(),
             role=self._settings.mode,
             address=self._settings.address,
@@ -366,11 +257,10 @@ class Agent:
             detail=self.state.detail or self._disk.words,
             gpus=self._gpus,
             versions=self._versions,
-            ray_node_id=self._node_id,
-            ray_cluster_id=self._cluster_id,
             pid=os.getpid(),
             restarts=len(self.state.restarts),
         )
+        return self._executor.tell(status)
 
 
 async def begin(settings: AgentSettings, env: Mapping[str, str], log: EventLog) -> int:

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from shoal.agent import evidence, ranks, ras
+from shoal.agent.executor import Executor
 from shoal.agent.lease import Lease
 from shoal.agent.ranks import Segment
 from shoal.agent.talk import Handler, body_of, with_key
@@ -26,13 +27,13 @@ from shoal.state import journal
 
 @dataclass(frozen=True)
 class Node:
-    """What the orders work with: this node's Ray and its files."""
+    """What the orders work with: this node's part of the engine, and its files."""
 
     name: str
     logs: Path
     temp_dir: Path
     journal: Path
-    ray_pid: Callable[[], int | None]
+    executor: Executor
     order: Callable[[str], None]
 
 
@@ -50,14 +51,16 @@ class Orders:
 
     def notice(self) -> None:
         """Remember which shared memory the ranks use: one that is killed can no longer be asked."""
-        pids = [process.pid for process in ranks.engine_processes(self._node.ray_pid())]
+        pids = [process.pid for process in self._node.executor.ranks()]
         self._segments |= ranks.segments(pids)
 
     async def end(self) -> dict[str, Any]:
         """End the engine's ranks here, and say what is verified: processes, shared memory, GPUs."""
         async with self._busy:
             self.notice()
-            found, left = await ranks.end_ranks(self._node.ray_pid())
+            found = self._node.executor.ranks()
+            left = await ranks.end_ranks(found)
+            self._node.executor.freed()
             removed = ranks.remove(self._segments, ranks.segments(process.pid for process in left))
             self._segments = set()
             held = await ranks.wait_until_free(self._host, [process.pid for process in found])
@@ -78,7 +81,7 @@ class Orders:
         texts = {f"logs/{name}": text for name, text in evidence.logs(node.logs, node.name, node.temp_dir).items()}
         if told := self._ras():
             texts["ras.txt"] = told
-        texts["stacks.txt"] = evidence.stacks(self._host, ranks.engine_processes(node.ray_pid()))
+        texts["stacks.txt"] = evidence.stacks(self._host, node.executor.ranks())
         texts["counters.txt"] = evidence.counters()
         texts["journal.jsonl"] = "\n".join(journal.tail(node.journal, 200)) + "\n"
         return {name: self._log.masked(text) for name, text in texts.items()}
@@ -93,7 +96,7 @@ class Orders:
             return JSONResponse(await asyncio.to_thread(self.evidence))
 
         async def stacks(_: Request) -> Response:
-            found = ranks.engine_processes(self._node.ray_pid())
+            found = self._node.executor.ranks()
             return PlainTextResponse(self._log.masked(await asyncio.to_thread(evidence.stacks, self._host, found)))
 
         async def ras(_: Request) -> Response:
@@ -116,7 +119,7 @@ class Orders:
             return JSONResponse({"granted": granted, "owner": owner})
 
         handlers: dict[str, Handler] = {"end": end, "evidence": show, "stacks": stacks, "ras": ras}
-        handlers |= {"leave": leave, "reset": reset, "lease": lease}
+        handlers |= {"leave": leave, "reset": reset, "lease": lease, **self._node.executor.orders()}
         return tuple(
             Route(f"/orders/{name}", with_key(key, handler, needed=True), methods=["POST"])
             for name, handler in handlers.items()

@@ -126,8 +126,7 @@ async def wait_until_free(host: Host, ours: Sequence[int]) -> tuple[GpuProcess, 
     return held
 
 
-async def end_ranks(ray_pid: int | None) -> tuple[list[psutil.Process], list[psutil.Process]]:
-    """End the engine's processes below our Ray: those there were, and those that are still there."""
-    found = engine_processes(ray_pid)
+async def end_ranks(found: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """End these processes of the engine; returns those that are still there."""
     # Stopped ones take no TERM, and a rank has nothing to save.
-    return found, await end_all(found, grace=0.2)
+    return await end_all(found, grace=0.2)

@@ -15,6 +15,7 @@ from pages.commands import cli_page, exit_codes
 from pages.compose import compose_page
 from pages.environment import environment, ports
 from pages.fabric import fabric_page
+from pages.live import live_page, metrics_page
 from pages.models import models
 from pages.signatures import signatures
 from pages.status import schema, status_page
@@ -31,6 +32,8 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "environment.md": environment,
     "exit-codes.md": exit_codes,
     "fabric.md": fabric_page,
+    "live.md": live_page,
+    "metrics.md": metrics_page,
     "models.md": models,
     "ports.md": ports,
     "signatures.md": signatures,

@@ -1,11 +1,11 @@
 """The endpoints of agent and supervisor, asked in process."""
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from shoal.agent.app import agent_app
 from shoal.engine.app import engine_app
+from shoal.state.live import EngineLive
 from shoal.state.status import EngineState, EngineStatus, NodeState, NodeStatus
 
 NODE = NodeStatus(name="w", role="worker", address="10.0.0.2", state=NodeState.UP, gpus=2, restarts=1)
@@ -20,15 +20,10 @@ def of_engine(engine: EngineStatus) -> TestClient:
     async def ask() -> EngineStatus:
         return engine
 
-    return TestClient(engine_app(ask, lambda: engine.detail if engine.state is EngineState.FAILED else ""))
+    def live() -> EngineLive:
+        return EngineLive(engine=engine, at=1.0)
 
-
-def samples(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
-    """Every sample, read by Prometheus' own parser: name and label values to value."""
-    families = text_string_to_metric_families(text)
-    return {
-        (sample.name, tuple(sample.labels.values())): sample.value for family in families for sample in family.samples
-    }
+    return TestClient(engine_app(ask, live, lambda: engine.detail if engine.state is EngineState.FAILED else ""))
 
 
 @pytest.mark.parametrize("client", [of_node(NODE), of_engine(ENGINE)], ids=["agent", "supervisor"])
@@ -63,19 +58,9 @@ def test_the_document_is_the_status() -> None:
     assert EngineStatus.model_validate_json(of_engine(ENGINE).get("/status").text) == ENGINE
 
 
-def test_metrics_are_prometheus() -> None:
-    """Metrics are read by Prometheus' parser, and follow the status."""
-    assert samples(of_node(NODE).get("/metrics").text) == {
-        ("shoal_node_up", ("w", "worker")): 1.0,
-        ("shoal_node_restarts", ("w",)): 1.0,
-        ("shoal_node_gpus", ("w",)): 2.0,
-    }
-    assert samples(of_engine(ENGINE).get("/metrics").text) == {
-        ("shoal_engine_ready", ()): 1.0,
-        ("shoal_engine_restarts", ()): 0.0,
-        ("shoal_engine_last_token_age_seconds", ()): 0.2,
-        ("shoal_engine_phase_seconds", ("gate",)): 1.5,
-    }
+def test_the_engine_s_live_document() -> None:
+    """What the supervisor's `/live` says can be read back."""
+    assert EngineLive.model_validate_json(of_engine(ENGINE).get("/live").text) == EngineLive(engine=ENGINE, at=1.0)
 
 
 def test_nothing_else_is_served() -> None:

@@ -58,7 +58,7 @@ def test_an_id_that_is_none_is_refused() -> None:
 def test_this_machine_is_fit() -> None:
     """A machine without GPU and RDMA is: nothing that it need not have keeps an agent from starting."""
     heard = Heard()
-    checkup.check_up(heard.log, LocalHost(), {}, "")
+    checkup.tell(heard.log, checkup.look(LocalHost(), {}), frozenset())
     assert "checks: " in heard[-1].message
 
 

@@ -16,6 +16,7 @@ from shoal.agent.app import agent_app
 from shoal.agent.endpoint import Endpoint, bind
 from shoal.engine.app import engine_app
 from shoal.ops.snapshot import snapshot
+from shoal.state.live import EngineLive
 from shoal.state.run import NodeRecord, RunRecord
 from shoal.state.status import ClusterState, ClusterStatus, EngineState, EngineStatus, NodeState, NodeStatus
 
@@ -62,7 +63,7 @@ def supervisor(status: EngineStatus) -> Starlette:
     async def ask() -> EngineStatus:
         return status
 
-    return engine_app(ask, lambda: "")
+    return engine_app(ask, lambda: EngineLive(engine=status, at=1.0), lambda: "")
 
 
 def babbles(content: bytes) -> Starlette:

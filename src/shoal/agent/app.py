@@ -1,36 +1,33 @@
 """The agent's endpoint."""
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from shoal.agent.metrics import node_metrics
 from shoal.agent.status_app import status_app
+from shoal.state.live import NodeLive
 from shoal.state.status import NodeState, NodeStatus
 
 
-def node_metrics(now: NodeStatus) -> Iterator[Metric]:
-    """The node's gauges."""
-    up = GaugeMetricFamily("shoal_node_up", "1 while the node is joined and verified", labels=["node", "role"])
-    up.add_metric([now.name, now.role], float(now.state is NodeState.UP))
-    yield up
-    restarts = GaugeMetricFamily("shoal_node_restarts", "Ray restarts in the last ten minutes", labels=["node"])
-    restarts.add_metric([now.name], now.restarts)
-    yield restarts
-    gpus = GaugeMetricFamily("shoal_node_gpus", "GPUs offered to Ray", labels=["node"])
-    gpus.add_metric([now.name], now.gpus)
-    yield gpus
-
-
-def agent_app(status: Callable[[], NodeStatus], more: Sequence[Route] = ()) -> Starlette:
-    """The application; ``status`` is asked for every answer."""
+def agent_app(
+    status: Callable[[], NodeStatus],
+    more: Sequence[Route] = (),
+    live: Callable[[], Awaitable[NodeLive]] | None = None,
+) -> Starlette:
+    """The application; ``status`` is asked for every answer, ``live`` for the metrics, where there is more to tell."""
 
     async def ask() -> NodeStatus:
         return status()
+
+    async def metrics() -> Sequence[Metric]:
+        return tuple(node_metrics(await live() if live else NodeLive(node=status(), at=time.time())))
 
     def fault() -> str:
         now = status()
         return now.detail or "gave up" if now.state is NodeState.FAILED else ""
 
-    return status_app(ask, lambda now: now.state is NodeState.UP, node_metrics, fault, more)
+    return status_app(ask, lambda now: now.state is NodeState.UP, metrics, fault, more)

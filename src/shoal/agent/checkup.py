@@ -40,15 +40,9 @@ def demoted(value: str) -> frozenset[str]:
     return ids
 
 
-def check_up(log: EventLog, host: Host, env: Mapping[str, str], ignore: str) -> None:
-    """Judge this node, and tell what is wrong with it; ``ignore`` is what ``SHOAL_PREFLIGHT_IGNORE`` holds.
-
-    Raises:
-        PreconditionFailed: a check fails whose severity is fatal, and it is not ignored.
-    """
-    ignored = demoted(ignore)
-    facts = replace(node_facts(gather(host, CHOSEN.request())), env=env)
-    tell(log, judge(facts), ignored)
+def look(host: Host, env: Mapping[str, str]) -> tuple[Finding, ...]:
+    """This node, read and judged."""
+    return judge(replace(node_facts(gather(host, CHOSEN.request())), env=env))
 
 
 def judge(facts: NodeFacts) -> tuple[Finding, ...]:
@@ -57,7 +51,11 @@ def judge(facts: NodeFacts) -> tuple[Finding, ...]:
 
 
 def tell(log: EventLog, findings: Iterable[Finding], ignored: frozenset[str]) -> None:
-    """A line for each finding that is bad, one for the others; then stop for the first that is fatal."""
+    """A line for each finding that is bad, one for the others; then stop for the first that is fatal.
+
+    Raises:
+        PreconditionFailed: a check fails whose severity is fatal, and it is not ignored.
+    """
     findings = tuple(findings)
     bad = [item for item in findings if item.status is Status.FAIL]
     for item in bad:

@@ -49,6 +49,10 @@ class Heart:
         """What the head's agent said within the last seconds."""
         return self._head if time.monotonic() - self._at < FRESH else None
 
+    def heard(self) -> tuple[NodeStatus, float] | None:
+        """What the head's agent said last, however long ago, and the seconds since; None before its first word."""
+        return (self._head, time.monotonic() - self._at) if self._head is not None else None
+
 
 def gone(mine: str | None, head: NodeStatus | None) -> str:
     """Why the cluster that this node joined does not exist any more; empty where nothing says so. Pure."""

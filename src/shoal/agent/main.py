@@ -1,6 +1,7 @@
 """The agent: reads its settings, walks the stages, answers over HTTP. ``stages`` decides, this does."""
 
 import asyncio
+import functools
 import os
 import random
 import signal
@@ -21,15 +22,19 @@ from shoal.agent.follow import Follower
 from shoal.agent.heart import Heart
 from shoal.agent.image import require
 from shoal.agent.key import cluster_key
+from shoal.agent.live import Live, beats
 from shoal.agent.orders import Node, Orders
 from shoal.agent.program import Start, run
 from shoal.agent.proof import NcclFiles, Prover, Who
 from shoal.agent.ray_executor import RayExecutor
+from shoal.agent.readings import Readings
 from shoal.agent.stages import Action, Observation, Rules, Stage, State
 from shoal.agent.supervise import become_subreaper, reap_orphans
 from shoal.agent.talk import Board, talk_routes
+from shoal.checks.base import Finding
 from shoal.errors import ShoalError
 from shoal.facts.versions import is_cpu_build, versions
+from shoal.host.gather import gather
 from shoal.host.local import LocalHost
 from shoal.log import EventLog, Level
 from shoal.spec.env import AgentSettings, agent_settings
@@ -79,6 +84,9 @@ class Agent:
         )
         node = Node(self._name(), self._logs, Path(settings.temp_dir), self._journal, self._executor, self._take)
         self._orders = Orders(self._host, node, log)
+        self._findings: tuple[Finding, ...] = ()
+        readings = Readings(functools.partial(gather, self._host))
+        self._live = Live(self.status, readings, lambda: self._findings, lambda: beats(self._board, self._heart))
         self.state = State(Stage.WAIT_HEAD, time.monotonic())
 
     async def run(self) -> int:
@@ -88,14 +96,14 @@ class Agent:
             loop.add_signal_handler(number, self._stop.set)
         become_subreaper()
         more = talk_routes(self.status, self._board, self._key, self._journal)
-        more = (*more, *self._orders.routes(self._key), self._prover.route(self._key))
-        app = agent_app(self.status, more)
+        more = (*more, *self._orders.routes(self._key), self._prover.route(self._key), self._live.route(self._key))
+        app = agent_app(self.status, more, self._live.look)
         endpoint = Endpoint(app, arrival.sockets(self._settings.address, self._settings.agent_port))
         self._remember()
         endpoint.start()
         beating = None if self._rules.is_head else asyncio.create_task(self._heart.run())
         try:
-            await self._live()
+            await self._walk()
         finally:
             if beating is not None:
                 beating.cancel()
@@ -125,7 +133,7 @@ class Agent:
     def _key(self) -> str | None:
         return cluster_key(self._host, self._env)
 
-    async def _live(self) -> None:
+    async def _walk(self) -> None:
         if not await self._become_fit():
             return
         self.state, actions = stages.first(self._rules, time.monotonic())
@@ -170,7 +178,9 @@ class Agent:
         await self._end_orphans()  # first: they may hold the GPUs
         shared, wanted = bool(self._settings.share_gpus), self._settings.num_gpus
         self._gpus = await asyncio.to_thread(devices.look, self._log, self._host, wanted, shared=shared)
-        await asyncio.to_thread(checkup.check_up, self._log, self._host, self._env, self._settings.preflight_ignore)
+        ignored = checkup.demoted(self._settings.preflight_ignore)
+        self._findings = await asyncio.to_thread(checkup.look, self._host, self._env)
+        checkup.tell(self._log, self._findings, ignored)
         if self._key() is None:
             words = "no token of Ray's here: the supervisor's orders are refused, and ranks are left to Ray"
             self._log("preflight", words, level="warn")

@@ -49,13 +49,13 @@ class _Collector:
 def status_app(
     ask: Callable[[], Awaitable[S]],
     is_ready: Callable[[S], bool],
-    metrics: Callable[[S], Iterable[Metric]],
+    metrics: Callable[[], Awaitable[Iterable[Metric]]],
     fault: Callable[[], str],
     more: Sequence[Route] = (),
 ) -> Starlette:
-    """The application; ``ask`` is awaited for every answer but ``/healthz``.
+    """The application; ``ask`` is awaited for ``/readyz`` and ``/status``, ``metrics`` for ``/metrics``.
 
-    That one says that the program lives, or, where it has given up, why: ``fault`` is then not empty.
+    ``/healthz`` says that the program lives, or, where it has given up, why: ``fault`` is then not empty.
     """
 
     async def healthz(_: Request) -> Response:
@@ -73,7 +73,7 @@ def status_app(
 
     async def prometheus(_: Request) -> Response:
         registry = CollectorRegistry()
-        registry.register(_Collector(list(metrics(await ask()))))
+        registry.register(_Collector(await metrics()))
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
     return Starlette(

@@ -36,6 +36,11 @@ class Board:
         """All that were heard, as they stand now."""
         return peers.view(self._heard, time.monotonic(), self._lost_after)
 
+    def ages(self) -> tuple[tuple[NodeStatus, float], ...]:
+        """What each said last, and the seconds since, by address."""
+        now = time.monotonic()
+        return tuple((heard.status, now - heard.at) for _, heard in sorted(self._heard.items()))
+
 
 def with_key(key: Callable[[], str | None], handler: Handler, *, needed: bool) -> Handler:
     """The handler for those who show the key. Where there is none, everybody is let in unless one is ``needed``."""

@@ -150,7 +150,7 @@ def ports(rdma: RdmaFacts, net: NetFacts, env: Mapping[str, str], version: Versi
 
 
 def _port(device: RdmaDevice, port: RdmaPort, net: NetFacts, *, planned: bool) -> Port:
-    unit, sent, received = _counts(port, _mtu(device, port, net))
+    unit, sent, received = counts(device, port, net)
     return Port(
         hca=device.name,
         port=port.number,
@@ -165,8 +165,9 @@ def _port(device: RdmaDevice, port: RdmaPort, net: NetFacts, *, planned: bool) -
     )
 
 
-def _counts(port: RdmaPort, mtu: int | None) -> tuple[int, int | None, int | None]:
-    """Bytes for each count, and the two counters."""
+def counts(device: RdmaDevice, port: RdmaPort, net: NetFacts) -> tuple[int, int | None, int | None]:
+    """Bytes for each count, and the two counters: sent and received."""
+    mtu = _mtu(device, port, net)
     known, hardware = port.counters or {}, port.hw_counters or {}
     data = known.get("port_xmit_data"), known.get("port_rcv_data")
     packets = hardware.get("sent_pkts"), hardware.get("rcvd_pkts")

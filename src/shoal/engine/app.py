@@ -1,9 +1,9 @@
 """The supervisor's endpoint."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -11,20 +11,18 @@ from starlette.routing import Route
 
 from shoal.agent.status_app import status_app
 from shoal.agent.talk import body_of, with_key
+from shoal.engine.metrics import engine_metrics
+from shoal.state.live import EngineLive
 from shoal.state.status import EngineState, EngineStatus
 
 
-def engine_metrics(now: EngineStatus) -> Iterator[Metric]:
-    """The engine's gauges."""
-    ready = float(now.state is EngineState.READY)
-    yield GaugeMetricFamily("shoal_engine_ready", "1 while a token can be produced", ready)
-    yield GaugeMetricFamily("shoal_engine_restarts", "Restarts since the supervisor began", now.restarts)
-    if (age := now.last_token_age_s) is not None:
-        yield GaugeMetricFamily("shoal_engine_last_token_age_seconds", "Age of the last token", age)
-    phases = GaugeMetricFamily("shoal_engine_phase_seconds", "Seconds of each phase", labels=["phase"])
-    for name, seconds in now.phases.items():
-        phases.add_metric([name], seconds)
-    yield phases
+def live_route(live: Callable[[], EngineLive]) -> Route:
+    """``GET /live``: what moves, for the status page and the terminal view. It asks nothing of the engine."""
+
+    async def answer(_: Request) -> Response:
+        return Response(live().model_dump_json(), media_type="application/json")
+
+    return Route("/live", answer)
 
 
 def restart_route(restart: Callable[[str], bool], key: Callable[[], str | None]) -> Route:
@@ -43,7 +41,18 @@ def restart_route(restart: Callable[[str], bool], key: Callable[[], str | None])
 
 
 def engine_app(
-    status: Callable[[], Awaitable[EngineStatus]], fault: Callable[[], str], more: Sequence[Route] = ()
+    status: Callable[[], Awaitable[EngineStatus]],
+    live: Callable[[], EngineLive],
+    fault: Callable[[], str],
+    more: Sequence[Route] = (),
 ) -> Starlette:
-    """The application; ``status`` is awaited for every answer, and asks for a token before it says ready."""
-    return status_app(status, lambda now: now.state is EngineState.READY, engine_metrics, fault, more)
+    """The application; ``status`` asks for a token before it says ready, ``live`` tells what is known already.
+
+    So Prometheus puts no load on the engine.
+    """
+
+    async def metrics() -> Sequence[Metric]:
+        return tuple(engine_metrics(live()))
+
+    more = (live_route(live), *more)
+    return status_app(status, lambda now: now.state is EngineState.READY, metrics, fault, more)

@@ -30,6 +30,11 @@ def judge(expected: Sequence[tuple[str, int]], answers: Mapping[str, NodeStatus 
     return Verdict(not missing and not different, missing, different)
 
 
+def present(expected: Sequence[tuple[str, int]], answers: Mapping[str, NodeStatus | str]) -> int:
+    """How many of the expected nodes are there as expected."""
+    return sum(not _missing(address, gpus, answers.get(address)) for address, gpus in expected)
+
+
 def lost(launched: Mapping[str, str | None], answers: Mapping[str, NodeStatus | str]) -> str:
     """Which node is gone since the engine was launched on it; empty where all are there.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from shoal.host.local import LocalHost
 from shoal.log import EventLog
 from shoal.spec.env import ServeSettings, serve_settings
 from shoal.state.journal import Journal, journal_file
+from shoal.state.live import EngineLive
 from shoal.state.status import EngineState, EngineStatus
 
 
@@ -31,6 +33,7 @@ class Desk:
         self.supervisor: Supervisor | None = None
         self.transport: TransportWatch | None = None
         self._model = settings.model_name
+        self._expected = len(settings.expect)
         self._detail = ""
 
     def tell(self, words: str) -> None:
@@ -40,8 +43,20 @@ class Desk:
     async def status(self) -> EngineStatus:
         """The engine now."""
         if self.supervisor is not None:
-            told = await self.supervisor.status()
-            return told.model_copy(update={"transport": self.transport.status if self.transport else None})
+            return self._with_transport(await self.supervisor.status())
+        return self._waiting()
+
+    def live(self) -> EngineLive:
+        """What is known of the engine, without a question to it."""
+        if self.supervisor is None:
+            return EngineLive(engine=self._waiting(), at=time.time(), expected_nodes=self._expected)
+        told = self.supervisor.live()
+        return told.model_copy(update={"engine": self._with_transport(told.engine)})
+
+    def _with_transport(self, engine: EngineStatus) -> EngineStatus:
+        return engine.model_copy(update={"transport": self.transport.status if self.transport else None})
+
+    def _waiting(self) -> EngineStatus:
         return EngineStatus(state=EngineState.WAITING, model=self._model, detail=self._detail)
 
     def restart(self, how: str) -> bool:
@@ -59,7 +74,8 @@ async def serve(settings: ServeSettings, key: str, env: Mapping[str, str], log: 
     (Path(settings.state_dir) / "logs").mkdir(parents=True, exist_ok=True)
     remember(settings, log)
     desk = Desk(settings)
-    app = engine_app(desk.status, desk.fault, (restart_route(desk.restart, lambda: cluster_key(LocalHost(), env)),))
+    orders = (restart_route(desk.restart, lambda: cluster_key(LocalHost(), env)),)
+    app = engine_app(desk.status, desk.live, desk.fault, orders)
     if not await arrival.wait_for_address(log, settings.address, settings.serve_port, app, desk.tell):
         return 0
     desk.tell("looking at the model")

@@ -21,10 +21,12 @@ from shoal.engine.probe import TokenWatch
 from shoal.engine.recover import Action, Restart, Rules, Seen, Stage, State
 from shoal.engine.server import Server
 from shoal.engine.show import VIEW, shown
+from shoal.engine.watch import WEDGED
 from shoal.host.local import LocalHost
 from shoal.log import EventLog
 from shoal.spec.env import ServeSettings
 from shoal.state.journal import journal_file
+from shoal.state.live import EngineLive
 from shoal.state.status import EngineState, EngineStatus
 
 QUICK_PROBE_SECONDS = 3.0
@@ -297,6 +299,24 @@ class Supervisor:
                 produced = False
             produced = produced is None and self._watch.tokens.producing_since(asked)
         return self._status(produced)
+
+    def live(self) -> EngineLive:
+        """What is known now, without a question to the engine."""
+        now, tokens, probes = time.monotonic(), self._watch.tokens, self._watch.probes
+        serves = self.state.stage is Stage.SERVE
+        stuck = bool(tokens.wedged(now, self._settings.wedged_after))
+        return EngineLive(
+            engine=self._status(),
+            at=time.time(),
+            serving=self._watch.served.live(now) if serves else None,
+            expected_nodes=len(self._settings.expect),
+            present_nodes=gate.present(self._settings.expect, self._nodes.proven(now, tokens.last)),
+            probe_s=probes.seconds,
+            probes_total=probes.total,
+            probes_failed_total=probes.failed,
+            wedged=stuck if serves else self._last_fault.startswith(WEDGED),
+            breaker_open=bool(self.fault()),
+        )
 
     def _status(self, produced: bool | None = None) -> EngineStatus:
         state, detail = self._view(produced)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 PROBE_EVERY = 10.0
+WEDGED = "wedged: "
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,19 @@ class Counters:
     def idle(self) -> bool:
         """Whether no request is left."""
         return self.running + self.waiting == 0
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Our own requests for one token, since the supervisor began; ``seconds`` of the last one."""
+
+    total: int = 0
+    failed: int = 0
+    seconds: float | None = None
+
+    def asked(self, seconds: float, *, produced: bool) -> "Probes":
+        """After one more."""
+        return Probes(self.total + 1, self.failed + (not produced), seconds)
 
 
 @dataclass(frozen=True)
@@ -83,4 +97,4 @@ class Tokens:
         last = max((at for at in (self.last, self.moved) if at is not None), default=None)
         if self.failed is None or last is None or now - last <= after:
             return ""
-        return f"wedged: no token on request, and no counter of vLLM's moved for {now - last:.0f} s"
+        return f"{WEDGED}no token on request, and no counter of vLLM's moved for {now - last:.0f} s"

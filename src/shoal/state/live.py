@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from shoal.state.status import ClusterStatus, Document, NodeStatus
+from shoal.state.status import ClusterStatus, Document, EngineStatus, NodeStatus
 
 
 class GpuLive(Document):
@@ -35,16 +35,18 @@ class HcaLive(Document):
     rate_gbps: float | None = Field(None, description="the link's rate")
     received_bytes_total: int | None = None
     sent_bytes_total: int | None = None
+    estimate: bool = Field(default=False, description="bytes are packets times the MTU: at most this many")
     errors: dict[str, int] = Field(default_factory=dict, description="error counters by name: totals since boot")
 
 
 class FindingLive(Document):
-    """One finding of the agent's own checks."""
+    """One finding of the agent's own checks, as it looked when it started."""
 
     id: str
     status: Literal["WARN", "FAIL"]
+    severity: str = Field("", description="`fatal`, `error`, `warning` or `info`: what a failure means")
     title: str
-    evidence: str = ""
+    evidence: str = Field("", description="what was read; empty for those who do not show the cluster's key")
     fix: str = ""
 
 
@@ -79,6 +81,21 @@ class ServingLive(Document):
     kv_cache_use: float | None = Field(None, description="share of the KV cache in use, 0 to 1")
     requests_running: int | None = None
     requests_waiting: int | None = None
+
+
+class EngineLive(Document):
+    """The engine, as its supervisor tells at its own ``/live``."""
+
+    engine: EngineStatus
+    at: float = Field(description="when it was read: seconds since the epoch, by the head's clock")
+    serving: ServingLive | None = Field(None, description="null while it does not serve")
+    expected_nodes: int = Field(0, description="nodes that the gate waits for")
+    present_nodes: int = Field(0, description="those of them that are as expected")
+    probe_s: float | None = Field(None, description="how long the last request for one token took")
+    probes_total: int = 0
+    probes_failed_total: int = 0
+    wedged: bool = Field(default=False, description="no token on request, and no counter of vLLM's moves")
+    breaker_open: bool = Field(default=False, description="it gave up: somebody must act")
 
 
 class RailLive(Document):

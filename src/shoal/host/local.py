@@ -87,6 +87,18 @@ class LocalHost:
             errors.seek(0)
             return Result(argv, _code(code), "\n".join(lines), text(errors.read()))
 
+    def attach(self, argv: Sequence[str]) -> int:
+        """Run a command with this process's own input, output and terminal, however long it takes; its exit code.
+
+        Ctrl-C reaches the command too, which decides what it means.
+        """
+        with subprocess.Popen(tuple(argv)) as child:
+            while True:
+                try:
+                    return _code(child.wait())
+                except KeyboardInterrupt:
+                    continue
+
     def read(self, path: str) -> str | None:
         """Text of a file, or None."""
         content = self.read_bytes(path)

@@ -117,8 +117,15 @@ class SshHost(FarHost):
 
     def carry(self, argv: tuple[str, ...]) -> tuple[str, ...]:
         """The ssh command. Its last word is what the login shell over there reads."""
+        return self._ssh("-Tax", argv)
+
+    def session(self, argv: tuple[str, ...], *, terminal: bool) -> tuple[str, ...]:
+        """The command for one who sits before it: input, output and exit code go through as they are."""
+        return self._ssh("-tax" if terminal else "-Tax", argv)
+
+    def _ssh(self, flags: str, argv: tuple[str, ...]) -> tuple[str, ...]:
         options = (word for option in (*OPTIONS, *self._options) for word in ("-o", option))
-        return ("ssh", *self._config, "-Tax", *options, "--", self._destination, " ".join(map(quoted, argv)))
+        return ("ssh", *self._config, flags, *options, "--", self._destination, " ".join(map(quoted, argv)))
 
     def by_hand(self) -> str:
         """The user's own ssh, told to talk."""

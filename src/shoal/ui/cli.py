@@ -32,6 +32,7 @@ VERBS = {
     "capture": "Write what the doctor reads to a file.",
     "fit": "Say how a model fits on GPUs, and how to split it.",
     "env": "Look at an environment file before anything reads it.",
+    "exec": "Run a command on a node.",
     "firewall": "Print rules that close the nodes' ports to all others.",
     "render": "Write the container deployment of a node.",
     "pyz": "Write shoal as one file.",

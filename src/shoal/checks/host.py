@@ -143,6 +143,8 @@ def hostname(facts: NodeFacts) -> Verdict:
         return ok(said)
     if env(facts, "GLOO_SOCKET_IFNAME"):
         return ok(f"{said}; Gloo is told its interface (GLOO_SOCKET_IFNAME)")
+    if env(facts, "VLLM_HOST_IP").startswith(("127.", "::1")):
+        return ok(f"{said}; so is the node's own address: all nodes are on this machine")
     mend = f"put this line into /etc/hosts: ADDRESS {facts.machine.hostname or 'NAME'}   # its fabric address"
     # A machine with GPUs and no fabric may well serve alone.
     joins = bool(facts.rdma.devices) or bool(env(facts, "RAY_MODE"))

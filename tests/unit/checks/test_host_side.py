@@ -129,6 +129,10 @@ CASES: dict[str, list[tuple[NodeFacts, Status]]] = {
         (node(**machine(hostname="gx1", hostname_addresses=("192.168.100.2",))), OK),
         (node(rdma=RDMA, **machine(hostname="gx1", hostname_addresses=("127.0.1.1",))), FAIL),
         (env("RAY_MODE=worker", **machine(hostname="gx1", hostname_addresses=("127.0.1.1",))), FAIL),
+        (
+            env("RAY_MODE=worker\nVLLM_HOST_IP=127.0.0.2", **machine(hostname="a", hostname_addresses=("127.0.1.1",))),
+            OK,
+        ),
         (node(gpu=GPUS, **machine(hostname="gx1", hostname_addresses=("127.0.1.1",))), WARN),
         (node(**machine(hostname="laptop", hostname_addresses=("127.0.1.1",))), WARN),
         (node(env={"GLOO_SOCKET_IFNAME": "eth1"}, **machine(hostname="a", hostname_addresses=("127.0.1.1",))), OK),

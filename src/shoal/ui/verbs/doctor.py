@@ -28,6 +28,14 @@ FORMS = ("short", "json", "junit")
 @click.option(
     "--from", "captures", multiple=True, type=click.Path(path_type=Path), metavar="FILE|DIR", help="Judge a capture."
 )
+@click.option(
+    "--before",
+    "earlier",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE|DIR",
+    help="An earlier capture of the same machines: counters are judged by what they grew since.",
+)
 @click.option("--short", "form", flag_value="short", help="One line for each finding.")
 @click.option("--json", "form", flag_value="json", help="One JSON document.")
 @click.option("--junit", "form", flag_value="junit", help="JUnit's XML.")
@@ -45,6 +53,7 @@ FORMS = ("short", "json", "junit")
 def verb(
     hosts: tuple[str, ...],
     captures: tuple[Path, ...],
+    earlier: tuple[Path, ...],
     form: str | None,
     only: tuple[str, ...],
     ignore: tuple[str, ...],
@@ -72,7 +81,7 @@ def verb(
         raise UsageError("--fix changes machines: it goes with hosts, and not with --from, --watch or another form")
     choice = Choice(only, ignore, Severity(severity))
     machines = hosts_named(hosts or (() if captures else ("localhost",)))
-    look = partial(examine, machines, captures, choice)
+    look = partial(examine, machines, captures, choice, earlier=earlier)
     if watch:
         sys.exit(_watch(look, form, every))
     report = look()

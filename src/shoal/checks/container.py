@@ -26,33 +26,6 @@ def kind(facts: NodeFacts) -> Verdict:
 
 
 @check(
-    "container.uverbs",
-    "RDMA devices can be opened",
-    severity=Severity.FATAL,
-    scope=CONTAINER,
-    needs=("container", "rdma"),
-)
-def uverbs(facts: NodeFacts) -> Verdict:
-    """/sys shows every HCA in any container, and NCCL opens /dev/infiniband/uverbs*. Where that is missing, it says
-    "No device found" and uses sockets.
-    """
-    if (outside := _outside(facts)) is not None:
-        return outside
-    if has_rdma(facts) is not True:
-        return skip("no RDMA device") if has_rdma(facts) is False else unknown("RDMA devices were not read")
-    if facts.rdma.nodes is None:
-        return unknown("/dev/infiniband was not read")
-    wanted = [item.uverbs for item in facts.rdma.devices or () if item.uverbs]
-    missing = [name for name in wanted if name not in facts.rdma.nodes]
-    if missing or not facts.rdma.nodes:
-        return fail(f"not in /dev/infiniband: {', '.join(missing) or 'uverbs0'}", DEVICES)
-    if refused := {name: why for name, why in facts.rdma.unopenable.items() if name.startswith("uverbs")}:
-        name, why = next(iter(refused.items()))
-        return fail(f"/dev/infiniband/{name} cannot be opened: {why}", f"ls -l /dev/infiniband/{name}; {DEVICES}")
-    return ok(", ".join(name for name in facts.rdma.nodes if name.startswith("uverbs")))
-
-
-@check(
     "container.connection-manager",
     "the RDMA connection manager is there",
     severity=Severity.WARNING,
@@ -171,30 +144,6 @@ def rdma_core(facts: NodeFacts) -> Verdict:
     if facts.container.libibverbs:
         return ok(facts.container.libibverbs)
     return fail("no libibverbs.so.1", "apt install libibverbs1 ibverbs-providers   # in the image")
-
-
-@check(
-    "container.rdma-providers",
-    "a driver library for the HCAs is installed",
-    severity=Severity.FATAL,
-    scope=CONTAINER,
-    needs=("container", "rdma"),
-)
-def providers(facts: NodeFacts) -> Verdict:
-    """libibverbs loads a provider for each kind of card (libmlx5-rdmavNN.so). Without it, or with one of another
-    release, the card is there and cannot be opened.
-    """
-    if has_rdma(facts) is False:
-        return skip("no RDMA device")
-    if facts.container.providers is None or facts.rdma.devices is None:
-        return unknown("providers were not looked for: ls /usr/lib/*/libibverbs")
-    kinds = sorted({item.driver.partition("_")[0] for item in facts.rdma.devices if item.driver})
-    missing = [name for name in kinds if not any(name in item for item in facts.container.providers)]
-    if not facts.container.providers:
-        return fail("no provider library", "apt install ibverbs-providers   # in the image")
-    if missing:
-        return warn(f"no provider named after {', '.join(missing)}", "apt install ibverbs-providers   # in the image")
-    return ok(", ".join(facts.container.providers))
 
 
 @check(
@@ -334,6 +283,6 @@ def compose(facts: NodeFacts) -> Verdict:
 
 
 CHECKS: tuple[Check[NodeFacts], ...] = (
-    kind, uverbs, rdma_cm, ipc_lock, nice, host_network, gpus, sysfs, rdma_core, providers, seccomp, rootless,
+    kind, rdma_cm, ipc_lock, nice, host_network, gpus, sysfs, rdma_core, seccomp, rootless,
     rdma_limit, memory_limit, docker, nvidia_runtime, toolkit, compose,
 )  # fmt: skip

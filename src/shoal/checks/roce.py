@@ -111,24 +111,6 @@ def _roce_unless_plugin(node: NodeFacts) -> Verdict | None:
     return unknown(f"a plugin chooses the GID, by rules of its own: {loaded}") if loaded else None
 
 
-@check("roce.gid-index-free", "NCCL_IB_GID_INDEX is left to NCCL", severity=Severity.WARNING, needs=NEEDS)
-def gid_index_free(node: NodeFacts) -> Verdict:
-    """Slots move when an address is added, and differ between nodes: an index that fits today is wrong tomorrow.
-
-    NCCL 2.21 and newer finds the slot by itself. Older ones need the index, on each node its own.
-    """
-    if (none := _roce_unless_plugin(node)) is not None:
-        return none
-    if node.env is None:
-        return unknown("the node's environment was not read")
-    index = effective_env(node).get(nccl_gid.INDEX)
-    if index is None or integer(index, -1) < 0:
-        return ok(f"{nccl_gid.INDEX} is not set")
-    if nccl_version(node) < nccl_gid.AUTOMATIC_SINCE:
-        return ok(f"{said_version(node)} needs {nccl_gid.INDEX}={index}")
-    return warn(f"{nccl_gid.INDEX}={index}, {said_version(node)}", f"{nccl_gid.INDEX}=  # in .env: empty")
-
-
 @check("roce.gid-index-valid", "the pinned GID index holds a RoCE v2 address", severity=Severity.FATAL, needs=NEEDS)
 def gid_index_valid(node: NodeFacts) -> Verdict:
     """A pinned index is used as it is. An empty, link-local or RoCE v1 slot fails at the first connection."""
@@ -202,7 +184,6 @@ CHECKS: tuple[Check[NodeFacts], ...] = (
     gid_v2_ipv4,
     gid_on_every_port,
     gid_chosen,
-    gid_index_free,
     gid_index_valid,
     gid_interface,
     ipv6_only,

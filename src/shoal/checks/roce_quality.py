@@ -198,30 +198,6 @@ def ecn(node: NodeFacts) -> Verdict:
     return _each_interface(node, judge) if (traffic_class(node) or 0) & 3 else skip(_said_class(node))
 
 
-@check(
-    "roce.tc-marks",
-    "NCCL's packets can be marked where congestion control is on",
-    severity=Severity.WARNING,
-    needs=NEEDS,
-)
-def tc_marks(node: NodeFacts) -> Verdict:
-    """The lower two bits of NCCL_IB_TC are ECN. With 00 a switch may not mark the packet and drops it instead.
-
-    104 is DSCP 26 without ECN, 106 is DSCP 26 with it.
-    """
-
-    def judge(netdev: Netdev) -> Verdict:
-        want, bits = _priority(node), netdev.qos.ecn_rp
-        if bits is None:
-            return unknown(f"/sys/class/net/{netdev.name}/ecn is there with DOCA-OFED only")
-        if len(bits) > want and bits[want] and not (traffic_class(node) or 0) & 3:
-            said = f"{_said_class(node)}; {netdev.name} has congestion control on"
-            return warn(said, f"{TC}={(traffic_class(node) or 0) | 2}  # in .env, on every node")
-        return ok(_said_class(node))
-
-    return _without_class(node) or _each_interface(node, judge)
-
-
 @check("roce.sl-tagged", "a service level has a VLAN tag to travel in", severity=Severity.WARNING, needs=NEEDS)
 def sl_tagged(node: NodeFacts) -> Verdict:
     """On RoCE, NCCL_IB_SL becomes the priority in the VLAN tag. Packets without a tag lose it, and nothing warns.
@@ -311,7 +287,6 @@ CHECKS: tuple[Check[NodeFacts], ...] = (
     trust,
     pfc,
     ecn,
-    tc_marks,
     sl_tagged,
     pauses,
     dcbx,

@@ -194,7 +194,7 @@ NCCL_IB: tuple[Signature, ...] = (
         ),
         "the RDMA device file cannot be opened: the container has no /dev/infiniband",
         "docker run --device=/dev/infiniband --cap-add IPC_LOCK",
-        "container.uverbs",
+        "rdma.uverbs",
         "net_ib.cc; #451",
     ),
     Signature(
@@ -203,7 +203,7 @@ NCCL_IB: tuple[Signature, ...] = (
         (words("couldn't load driver", r"couldn't load driver '(?P<driver>[^']+)'"),),
         "the RDMA library does not fit its driver {driver}: rdma-core in the image and its providers differ",
         "install rdma-core and ibverbs-providers of one version in the image",
-        "container.rdma-providers",
+        "rdma.providers",
         "libibverbs",
     ),
     Signature(

@@ -172,12 +172,6 @@ EXAMPLES = examples(
             SKIP: [LAPTOP, INFINIBAND],
             UNKNOWN: [port(gids=None), PLUGIN],
         },
-        "roce.gid-index-free": {
-            OK: [HOST, env(changed(HOST, stack={"nccl": "2.20.5"}), NCCL_IB_GID_INDEX="3")],
-            WARN: env(NCCL_IB_GID_INDEX="3"),
-            SKIP: [LAPTOP, INFINIBAND],
-            UNKNOWN: [PLUGIN, replace(HOST, env=None)],
-        },
         "roce.gid-index-valid": {
             OK: env(NCCL_IB_GID_INDEX="3"),
             FAIL: [env(NCCL_IB_GID_INDEX="5"), env(NCCL_IB_GID_INDEX="1"), env(NCCL_IB_GID_INDEX="2")],
@@ -282,12 +276,6 @@ EXAMPLES = examples(
             WARN: qos(TC, ecn_rp=NONE_ON),
             SKIP: [LAPTOP, HOST, env(NCCL_IB_TC="104")],
             UNKNOWN: qos(TC, ecn_np=None),
-        },
-        "roce.tc-marks": {
-            OK: TC,
-            WARN: env(NCCL_IB_TC="104"),
-            SKIP: [LAPTOP, HOST],
-            UNKNOWN: interfaces(env(NCCL_IB_TC="104"), qos=Qos("dscp", ONLY_3)),
         },
         "roce.sl-tagged": {
             OK: env(plus(VLAN), NCCL_IB_SL="3"),

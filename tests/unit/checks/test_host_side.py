@@ -256,15 +256,6 @@ CASES: dict[str, list[tuple[NodeFacts, Status]]] = {
         (BARE, UNKNOWN),
     ],
     "container.kind": [(node(container=inside()), OK), (BARE, UNKNOWN)],
-    "container.uverbs": [
-        (node(rdma=RDMA, container=inside()), OK),
-        (node(rdma=replace(RDMA, nodes=()), container=inside()), FAIL),
-        (node(rdma=replace(RDMA, unopenable={"uverbs0": "EPERM"}), container=inside()), FAIL),
-        (node(rdma=NO_RDMA, container=inside()), SKIP),
-        (node(rdma=replace(RDMA, nodes=None), container=inside()), UNKNOWN),
-        (node(rdma=RDMA, container=ContainerFacts(inside="")), SKIP),
-        (BARE, UNKNOWN),
-    ],
     "container.connection-manager": [
         (node(rdma=RDMA), OK),
         (node(rdma=replace(RDMA, nodes=("uverbs0",))), WARN),
@@ -304,13 +295,6 @@ CASES: dict[str, list[tuple[NodeFacts, Status]]] = {
     "container.rdma-core": [
         (node(rdma=RDMA, container=inside(libibverbs="/usr/lib/libibverbs.so.1")), OK),
         (node(rdma=RDMA, container=inside(libibverbs="")), FAIL),
-        (node(rdma=NO_RDMA), SKIP),
-        (node(rdma=RDMA), UNKNOWN),
-    ],
-    "container.rdma-providers": [
-        (node(rdma=RDMA, container=inside(providers=("libmlx5-rdmav34.so",))), OK),
-        (node(rdma=RDMA, container=inside(providers=())), FAIL),
-        (node(rdma=RDMA, container=inside(providers=("librxe-rdmav34.so",))), WARN),
         (node(rdma=NO_RDMA), SKIP),
         (node(rdma=RDMA), UNKNOWN),
     ],

@@ -16,6 +16,7 @@ PACKAGES = {
     "faults": ("faketime",),
     "rdma": ("rdma-core", "perftest", "ibverbs-providers", "ibverbs-utils", "infiniband-diags"),
     "vm": ("qemu-system-x86", "busybox-static", "cpio"),
+    "metrics": ("prometheus",),
 }
 
 

@@ -1,6 +1,7 @@
 """Write a deployment folder: what would change is known before anything is written, and ``.env`` is never touched."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,11 +40,14 @@ def changes(role: Role, profile: Profile, folder: Path) -> tuple[Change, ...]:
     """
     texts = files(plan_container(role, profile))
     wanted = {name: text.encode() for name, text in texts.items()} | {PYZ: pyz.build()}
-    found = ((folder / name, _read(folder / name), data) for name, data in wanted.items())
-    kept = {folder / REGISTRY}
-    return tuple(
-        Change(path, old, new) for path, old, new in found if old != new and not (old is not None and path in kept)
-    )
+    kept = folder / REGISTRY
+    return tuple(change for change in found(folder, wanted) if change.old is None or change.path != kept)
+
+
+def found(folder: Path, wanted: Mapping[str, bytes]) -> tuple[Change, ...]:
+    """What of these files, by their names in ``folder``, is not there as it is wanted."""
+    looked = ((folder / name, _read(folder / name), data) for name, data in wanted.items())
+    return tuple(Change(path, old, new) for path, old, new in looked if old != new)
 
 
 def _read(path: Path) -> bytes | None:

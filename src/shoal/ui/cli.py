@@ -36,6 +36,7 @@ VERBS = {
     "exec": "Run a command on a node.",
     "firewall": "Print rules that close the nodes' ports to all others.",
     "render": "Write the container deployment of a node.",
+    "dashboards": "Write Prometheus and Grafana for a cluster, with alerts.",
     "pyz": "Write shoal as one file.",
     "completion": "Print the completion script for a shell.",
     "agent": "Run this node's agent (set by the environment).",

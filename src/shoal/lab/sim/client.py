@@ -79,7 +79,8 @@ class Engine:
         queue: asyncio.Queue[tuple[str, bool] | None] = asyncio.Queue()
         self._queues[name] = queue
         self._count(+1, counted)
-        last, first = time.monotonic(), True
+        began = last = time.monotonic()
+        first, how = True, "abort"
         try:
             self._pipe.send(("add", name, prompt, wanted))
             over = False
@@ -93,13 +94,20 @@ class Engine:
                 last, first = now, False
                 self._metrics.generated.inc()
                 yield text
+            how = "length"
         except BrokenPipeError as error:
             raise EngineDead("the engine core has ended") from error
         finally:
             del self._queues[name]
             self._count(-1, 0)
+            self._ended(how, time.monotonic() - began)
             if not self.dead:
                 self._pipe.send(("abort", name))
+
+    def _ended(self, how: str, seconds: float) -> None:
+        self._metrics.ended[how].inc()
+        self._metrics.whole.observe(seconds)
+        self._metrics.queued.observe(0)
 
     def _count(self, change: int, counted: int) -> None:
         self._metrics.running.inc(change)

@@ -1,13 +1,12 @@
 """``shoal render``."""
 
-import sys
 from pathlib import Path
 
 import click
 
-from shoal.errors import ShoalError
 from shoal.ops import render
 from shoal.plan.container import PROFILES, ROLES, Profile, Role
+from shoal.ui.overwrite import agree
 
 
 @click.command("render")
@@ -27,16 +26,8 @@ def verb(role: Role, profile: Profile, output: Path | None, yes: bool) -> None:
     folder = output or Path(role)
     planned = render.changes(role, profile, folder)
     if (text := render.diff(planned)) and not yes:
-        _agree(text, folder)
+        agree(text, folder)
     render.write(planned)
     click.echo("\n".join(f"wrote {change.path}" for change in planned) or f"{folder} is as it should be")
     if not (folder / ".env").exists():
         click.echo(f"next, in {folder}: cp .env.example .env, edit the three settings at its top, docker compose up -d")
-
-
-def _agree(text: str, folder: Path) -> None:
-    """Show the diff and ask; where nobody can answer, refuse."""
-    click.echo(text, nl=False)
-    if not sys.stdin.isatty():
-        raise ShoalError(f"files in {folder} would be overwritten", fix="look at the diff above, then add --yes")
-    click.confirm(f"Overwrite these files in {folder}?", abort=True)

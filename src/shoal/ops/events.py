@@ -30,7 +30,7 @@ def moment(text: str, now: float) -> float:
         return float(text)
     except ValueError as error:
         what = f"--since {text!r}: expected a number with s, m, h or d, or seconds since the epoch"
-        raise UsageError(what, fix="shoal events --since 10m") from error
+        raise UsageError(what, fix="--since 10m") from error
 
 
 def addresses(env: Mapping[str, str]) -> tuple[str, ...]:

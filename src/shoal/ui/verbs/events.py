@@ -12,7 +12,7 @@ from shoal.state.journal import FOLDER
 @click.command("events")
 @click.option("--since", default="1d", show_default=True, metavar="TIME", help="10m, 2h, 1d, or seconds since 1970.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now on.")
+@click.option("--follow", "-F", is_flag=True, help="Go on with what happens from now on.")
 def verb(since: str, as_json: bool, follow: bool) -> None:
     """Show what the nodes and the engine decided and saw, in the order of time.
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +18,24 @@ import pytest
 
 SBIN = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
-# What a login shell reads there is nobody's business but its owner's: the server sees an empty home.
-HOMELESS = ("unshare", "--mount", "--", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(Path.home()))
+# What a login shell reads there is nobody's business but its owner's: the server sees an empty home, but for a Python
+# that lies in it, and shared memory of its own.
+OWN_HOME = """set -e
+home=$1; python=$2; shift 2
+case "$python/" in
+"$home"/*)
+  keep=$(mktemp -d /tmp/keep.XXXXXX)
+  mount --bind "$python" "$keep"
+  mount -t tmpfs none "$home"
+  mkdir -p "$python"
+  mount --move "$keep" "$python"
+  rmdir "$keep" ;;
+*) mount -t tmpfs none "$home" ;;
+esac
+mount -t tmpfs none /dev/shm
+exec "$@"
+"""
+HOMELESS = ("unshare", "--mount", "--", "sh", "-c", OWN_HOME, "home", str(Path.home()), sys.base_prefix)
 
 SERVER = """\
 ListenAddress {address}

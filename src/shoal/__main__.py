@@ -35,6 +35,10 @@ def _light(words: list[str]) -> Callable[[], int] | None:
         from shoal.ops.keeper import main as keep
 
         return lambda: keep(_env())
+    if words == ["relay"]:
+        from shoal.ops.relay import main as relay
+
+        return relay
     if words[:1] == ["health"] and not any(word.startswith("-") for word in words):
         from shoal.ui.health import main as health
 

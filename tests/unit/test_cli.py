@@ -14,6 +14,10 @@ from shoal.ops import local
 from shoal.state.status import ClusterState, ClusterStatus
 from shoal.ui.cli import VERBS, main
 
+NO_FILE = """\
+error: there is no shoal.yaml here, and no -f FILE
+fix: shoal up --local   on this machine; on several: shoal init HOST..., then shoal up
+"""
 UNKNOWN_MODEL = """\
 error: unknown model "smolm2"
 why: did you mean "smollm2"?
@@ -97,7 +101,7 @@ def test_unknown_verb(shoal: Shoal, word: str, hint: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("up",), "error: only `shoal up --local` is built so far\nfix: shoal up --local\n"),
+        (("up",), NO_FILE),
         (("up", "--local", "--nodes", "0"), "error: --nodes 0: expected 1 to 16\nfix: shoal up --local --nodes 2\n"),
         (("up", "--local", "--nodes", "17"), "error: --nodes 17: expected 1 to 16\nfix: shoal up --local --nodes 2\n"),
         (

@@ -22,6 +22,7 @@ class Ready:
     status: ClusterStatus
     question: str
     answer: Answer
+    stop: str = "shoal down"
 
 
 def bring_up(

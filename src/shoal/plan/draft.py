@@ -46,7 +46,7 @@ def draft(cluster: str, destinations: Sequence[str], nodes: Sequence[NodeFacts],
         HostDraft(
             name=name,
             ssh="" if name == destination else destination,
-            fabric=_address(node, plan),
+            fabric=fabric_address(node, plan),
             gpus=_gpus(node),
             role=Value("head", "the first host") if place == 0 else Value("worker", ""),
         )
@@ -73,7 +73,7 @@ def _chosen(plan: NodeFabric) -> list[HcaPort]:
     return [port for port in plan.hcas if port.chosen]
 
 
-def _address(node: NodeFacts, plan: NodeFabric) -> Value:
+def fabric_address(node: NodeFacts, plan: NodeFabric) -> Value:
     """The address of the interface that the plan takes for the control plane: the one that all nodes reach."""
     setting = next((setting for setting in plan.settings if setting.name == SOCKET), None)
     netdev = node.net.netdev(setting.value.lstrip("=").partition(",")[0]) if setting else None

@@ -26,6 +26,8 @@ VERBS = {
     "bundle": "Gather what a cluster can tell into one archive, without secrets.",
     "down": "Take the cluster down and leave nothing behind.",
     "lab": "Rehearse on one machine: hosts, a simulated engine, faults.",
+    "plan": "Show what `shoal up` would do on the hosts of a cluster file.",
+    "rollback": "Go back to the last release that served.",
     "init": "Look at machines, and write them down as a cluster.",
     "doctor": "Say what is wrong on machines, and what mends it.",
     "fabric": "Say how NCCL uses the HCAs, and which settings the fabric needs.",

@@ -49,7 +49,7 @@ def summary(ready: Ready, *, detached: bool) -> list[tuple[str, str]]:
         ("endpoint", ready.record.endpoint),
         ("model", ready.record.model),
         ("API key", f"in {ready.record.api_key_file}"),
-        ("stop", "shoal down" if detached else "Ctrl-C, or: shoal down"),
+        ("stop", ready.stop if detached else f"Ctrl-C, or: {ready.stop}"),
     ]
 
 

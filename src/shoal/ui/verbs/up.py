@@ -3,31 +3,39 @@
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import click
 
 from shoal.errors import ShoalError, UsageError
 from shoal.ops import local
 from shoal.ops.bringup import Ready, bring_up
+from shoal.ops.fleet.verbs import up
 from shoal.ops.local import Wish
 from shoal.plan.local import check_nodes
 from shoal.plan.models import DEFAULT, choose
+from shoal.spec.cluster import DEFAULT_FILE
 from shoal.spec.environ import environ
 from shoal.spec.registry import builtin, load
 from shoal.state.run import RunRecord
 from shoal.state.status import ClusterState
 from shoal.ui import observers
 from shoal.ui.fail import error_line
+from shoal.ui.fleet_up import carried_out
+from shoal.ui.interrupt import INTERRUPTED, terminated_is_interrupted
 
-INTERRUPTED = 130
 PORT = click.IntRange(1024, 65000)
 
 
 @click.command("up")
+@click.option(
+    "-f",
+    "--file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"The cluster file, without --local; default: {DEFAULT_FILE}.",
+)
+@click.option("--timeout", default=1800.0, show_default=True, metavar="S", help="Without --local: seconds for a token.")
 @click.option(
     "--local", "is_local", is_flag=True, help="Nodes are processes of this machine, on 127.0.0.1, 127.0.0.2, ..."
 )
@@ -55,6 +63,8 @@ PORT = click.IntRange(1024, 65000)
 )
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines.")
 def verb(
+    file: Path | None,
+    timeout: float,
     is_local: bool,
     nodes: int,
     model: str,
@@ -68,16 +78,31 @@ def verb(
 ) -> None:
     """Bring a cluster up, and ask its model a question.
 
-    Attached, it stays until Ctrl-C, which takes everything down. With --detach it returns once the cluster has
+    Without --local it carries out the plan of a cluster file on its hosts, and returns once the model has answered.
+    What is as planned already is left alone.
+
+    With --local it stays until Ctrl-C, which takes everything down. With --detach it returns once the cluster has
     answered, and `shoal down` takes it down.
     """
     if not is_local:
-        raise UsageError("only `shoal up --local` is built so far", fix="shoal up --local")
+        return carried_out(lambda speaker: up(_file(file), environ(), speaker, timeout), as_json=as_json)
+    if file is not None:
+        raise UsageError("--local reads no cluster file", fix="shoal up --local, or: shoal up -f FILE")
     entry = choose(model, builtin() | (load(models) if models else {}))
     wish = Wish(check_nodes(nodes), entry, port, agent_port, agent_port + 1, port_base, join_timeout)
     ready = _bring_up(wish, detach=detach, as_json=as_json)
     if not detach:
         _stay(ready.record, as_json=as_json)
+    return None
+
+
+def _file(file: Path | None) -> Path:
+    """The file that was named, or the usual one where there is one."""
+    found = file or Path(DEFAULT_FILE)
+    if file is None and not found.is_file():
+        fix = "shoal up --local   on this machine; on several: shoal init HOST..., then shoal up"
+        raise UsageError(f"there is no {found} here, and no -f FILE", fix=fix)
+    return found
 
 
 def _bring_up(wish: Wish, *, detach: bool, as_json: bool) -> Ready:
@@ -117,20 +142,3 @@ def _watch(record: RunRecord, *, as_json: bool) -> None:
             if not as_json:
                 click.echo(f"{time.strftime('%H:%M:%S')}  {state.value}  {detail}")
     click.echo("taken down by another command", err=True)
-
-
-@contextmanager
-def terminated_is_interrupted() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal do what Ctrl-C does: take the cluster down, not leave it behind."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        # As if the key had been pressed: whoever waits, asyncio too, knows how to end by that.
-        signal.raise_signal(signal.SIGINT)
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,0 +1,103 @@
+"""``shoal down`` for a cluster on many hosts: stopped where it runs, and with ``--purge`` gone without a trace."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shoal.errors import ShoalError
+from shoal.host.base import Host
+from shoal.host.fanout import fanout
+from shoal.host.send import carry_out
+from shoal.ops.fleet import apply
+from shoal.ops.fleet.desk import desk
+from shoal.ops.fleet.lock import locked
+from shoal.ops.fleet.planning import every, look, open_file
+from shoal.plan.fleet import FleetPlan, NodeDeployment, root_of
+from shoal.plan.fleet_changes import former
+from shoal.spec.cluster import ClusterSpec
+from shoal.state.standing import Standing
+
+# In a container, since what a container has written belongs to root. Ray's folder goes where the agent's mark is on it.
+AS_ROOT = "rm -rf /cluster/state /cluster/cache /cluster/run; [ ! -f /outside/ray/.shoal ] || rm -rf /outside/ray"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The hosts that answered, and how they stand."""
+
+    spec: ClusterSpec
+    hosts: Mapping[str, Host]
+    standings: Mapping[str, Standing]
+
+    def root(self, name: str) -> str:
+        """The cluster's folder on a host."""
+        return root_of(self.standings[name].home, self.spec.cluster)
+
+    @property
+    def keeper(self) -> str:
+        """The host that keeps the lock: the head, or the first that answered where that does not."""
+        head = next(host.name for host in self.spec.hosts if host.role == "head")
+        return head if head in self.standings else next(iter(self.standings))
+
+
+def down(file: Path, env: Mapping[str, str], note: Callable[[str], None], *, purge: bool) -> list[str]:
+    """Take the cluster down on every host that can be asked; what was done, in words.
+
+    Raises:
+        ShoalError: a host could not be asked; the others are down.
+    """
+    spec, hosts = open_file(file)
+    there = tuple(hosts.values())
+    note("looking at the hosts")
+    answers = dict(zip(hosts, look(spec, there, whole=False), strict=True))
+    standings = {name: answer for name, answer in answers.items() if isinstance(answer, Standing)}
+    lost = {name: answer for name, answer in answers.items() if isinstance(answer, ShoalError)}
+    reached = Reached(spec, hosts, standings)
+    done = _on_all(reached, note, purge=purge) if any(one.releases for one in standings.values()) else []
+    if lost:
+        error = next(iter(lost.values()))
+        error.what = f"{', '.join(lost)} could not be asked, and may still run it: {error.what}"
+        error.fix = f"{error.fix}\n     then again: shoal down -f {file}"
+        raise error
+    if purge:
+        desk(spec.cluster, env).remove()
+    return done
+
+
+def _on_all(reached: Reached, note: Callable[[str], None], *, purge: bool) -> list[str]:
+    with locked(reached.hosts[reached.keeper], reached.root(reached.keeper), "down"):
+        plan = next((plan for one in reached.standings.values() if (plan := former(one))), None)
+        names = [name for name in reached.standings if plan and plan.node(name)]
+        done = take_down(plan, names, reached.hosts, note) if plan else []
+        return done + (_purge(reached, plan, note) if purge else [])
+
+
+def take_down(
+    plan: FleetPlan, names: Sequence[str], hosts: Mapping[str, Host], note: Callable[[str], None]
+) -> list[str]:
+    """Stop everything of the plan on these hosts, and sweep what is left of it."""
+    fleet = apply.Fleet(plan, hosts, note)
+    units = [(node.name, str(unit.name)) for node in plan.nodes if node.name in names for unit in node.units]
+    ended = apply.end(fleet, units)
+
+    def sweep(node: NodeDeployment, host: Host) -> list[str]:
+        steps = [{"do": "sweep", "folders": [node.temp] if node.temp else []}]
+        return [f"{node.name}: {words}" for words in carry_out(host, node.root, steps)[0]]
+
+    swept = fleet.on(list(names), sweep)
+    return [f"stopped {unit} of {name}" for name, unit in ended] + [words for told in swept.values() for words in told]
+
+
+def _purge(reached: Reached, plan: FleetPlan | None, note: Callable[[str], None]) -> list[str]:
+    note("removing all that was put there")
+    there = [reached.hosts[name] for name in reached.standings]
+
+    def work(host: Host) -> str:
+        root = reached.root(host.name)
+        if plan is not None and plan.runtime == "compose":
+            binds = ("-v", f"{root}:/cluster", "-v", "/tmp:/outside")  # noqa: S108 (Ray's own folder is in it)
+            words = ("docker", "run", "--rm", "--network", "none", *binds, "--entrypoint", "sh", plan.image)
+            host.run((*words, "-c", AS_ROOT), timeout=120)
+        return f"removed {root} on {host.name}" if carry_out(host, root, [{"do": "purge"}])[0] else ""
+
+    return [words for words in every(there, fanout(there, work, deadline=240)).values() if words]

@@ -1,0 +1,95 @@
+"""What is asked of a cluster on other machines: over ssh, on its head, by the program ``shoal relay`` there."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from shoal.engine.client import Answer
+from shoal.errors import CommandFailed, ShoalError
+from shoal.host.base import Host
+from shoal.host.wrap import container
+from shoal.ops.relay import MARK
+from shoal.plan.container import PYZ as INSIDE_PYZ
+from shoal.plan.container import STATE as INSIDE
+from shoal.plan.fleet import API_KEY, CURRENT, PYZ, STATE, FleetPlan
+from shoal.plan.fleet_node import GCS_PORT
+from shoal.plan.fleet_node import container as container_name
+from shoal.state.run import NodeRecord, RunRecord
+from shoal.state.status import ClusterStatus
+
+PATIENCE = 30.0
+ANSWERS_WITHIN = 320.0
+
+
+def record(plan: FleetPlan, created: float, *, api_key_file: str = "") -> RunRecord:
+    """The cluster as a record; the key's file is the head's own unless another is named."""
+    head = plan.head
+    state = INSIDE if plan.runtime == "compose" else f"{head.root}/{STATE}"
+    nodes = (head, *plan.workers)
+    shown = f"[{head.address}]" if ":" in head.address else head.address
+    return RunRecord(
+        run_id=plan.digest,
+        boot_id="",
+        cluster=plan.cluster,
+        created=created,
+        model=plan.model,
+        endpoint=plan.endpoint,
+        serve_url=f"http://{shown}:{plan.serve_port}",
+        temp_dir=head.temp,
+        log_dir=f"{head.root}/logs",
+        api_key_file=api_key_file or f"{state}/{API_KEY}",
+        ray_address=f"{shown}:{GCS_PORT}",
+        nodes=tuple(
+            NodeRecord(
+                name=node.name,
+                role=node.role,
+                address=node.address,
+                gpus=node.gpus,
+                agent_url=f"http://{f'[{node.address}]' if ':' in node.address else node.address}:{plan.agent_port}",
+            )
+            for node in nodes
+        ),
+    )
+
+
+def status(head: Host, plan: FleetPlan, created: float = 0.0) -> ClusterStatus:
+    """The cluster's status, as its head gathers it.
+
+    Raises:
+        HostError: the head, or its agent's container, could not be asked.
+    """
+    told = _ask(head, plan, {"record": record(plan, created).model_dump(mode="json")}, PATIENCE)
+    return ClusterStatus.model_validate(told["status"])
+
+
+def ask(head: Host, plan: FleetPlan, question: str, max_tokens: int = 64) -> Answer:
+    """The model's answer.
+
+    Raises:
+        ShoalError: it does not answer, or the head could not be asked.
+    """
+    began = time.time()
+    asked = {"record": record(plan, 0).model_dump(mode="json"), "ask": question, "max_tokens": max_tokens}
+    told = _ask(head, plan, asked, ANSWERS_WITHIN)
+    if error := told.get("error"):
+        raise ShoalError(error["what"], why=error["why"], fix=error["fix"])
+    found = told["answer"]
+    return Answer(str(found["text"]), int(found["tokens"]), float(found.get("seconds") or time.time() - began))
+
+
+def _ask(head: Host, plan: FleetPlan, question: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+    place, argv = relay(head, plan)
+    result = place.run(argv, timeout=timeout, ok=range(256), input=json.dumps(question))
+    line = next((line for line in result.out.splitlines() if line.startswith(MARK)), "")
+    if not line:
+        said = (result.err or result.out).strip().splitlines()[-1:] or ["it printed nothing"]
+        raise CommandFailed(f"{head.name}: shoal relay ended with code {result.code}", why=said[0])
+    return dict(json.loads(line.removeprefix(MARK)))
+
+
+def relay(head: Host, plan: FleetPlan) -> tuple[Host, tuple[str, ...]]:
+    """Where the question is asked, and by which command."""
+    if plan.runtime == "compose":
+        return container(head, container_name("agent", "head")), ("python3", INSIDE_PYZ, "relay")
+    return head, (plan.python, f"{plan.head.root}/{CURRENT}/{PYZ}", "relay")

@@ -1,0 +1,36 @@
+"""``shoal relay``: what the operator asks a cluster, asked by the head for him.
+
+Agents, supervisor and API answer on the fabric, where an operator's machine often is not. So the question goes over
+ssh to the head, and this program asks there: with the release's own ``shoal.pyz``, in the agent's container where
+there are containers. The question is one JSON object on standard input, the answer one line that begins with MARK.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from shoal.errors import ShoalError
+from shoal.ops.ask import ask
+from shoal.ops.snapshot import snapshot
+from shoal.state.run import RunRecord
+
+MARK = "shoal-relay:"
+
+
+def answer(question: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer: the cluster's status, or the model's words."""
+    record = RunRecord.model_validate(question["record"])
+    if "ask" not in question:
+        return {"status": snapshot(record).model_dump(mode="json")}
+    try:
+        told = ask(record, question["ask"], max_tokens=int(question["max_tokens"]))
+    except ShoalError as error:
+        return {"error": {"what": error.what, "why": error.why, "fix": error.fix}}
+    return {"answer": {"text": told.text, "tokens": told.tokens, "seconds": told.seconds}}
+
+
+def main() -> int:
+    """Read the question, write the answer."""
+    sys.stdout.write(MARK + json.dumps(answer(json.load(sys.stdin))) + "\n")
+    return 0

@@ -242,6 +242,19 @@ def test_used_segments_stay(tmp_path: Path) -> None:
     assert remove_shared_memory(0.0, tmp_path) == ["psm_mapped", "psm_open"]
 
 
+def test_a_semaphore_in_use_stays(tmp_path: Path) -> None:
+    """A semaphore is mapped under the name that it was made by, which is gone: it is in use all the same."""
+    made, named = tmp_path / "sem.Qx7aB2", tmp_path / "sem.mp-in_use"
+    made.write_bytes(b"x")
+    with made.open("r+b") as file:
+        area = mmap.mmap(file.fileno(), 0)
+    os.link(made, named)
+    made.unlink()
+    with area:
+        assert remove_shared_memory(0.0, tmp_path) == []
+    assert remove_shared_memory(0.0, tmp_path) == ["sem.mp-in_use"]
+
+
 def test_no_segments(tmp_path: Path) -> None:
     """A folder that is empty or absent has nothing to remove."""
     assert remove_shared_memory(0.0, tmp_path) == remove_shared_memory(0.0, tmp_path / "absent") == []

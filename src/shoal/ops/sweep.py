@@ -100,7 +100,7 @@ def remove_shared_memory(since: float, folder: Path = SHM) -> list[str]:
     if not candidates:
         return []
     used = _in_use(folder)
-    removed = [path for path in candidates if str(path) not in used]
+    removed = [path for path in candidates if _inode(path) not in used]
     for path in removed:
         path.unlink(missing_ok=True)
     return sorted(path.name for path in removed)
@@ -114,17 +114,25 @@ def _ours(path: Path, uid: int, since: float) -> bool:
     return about.st_uid == uid and about.st_ctime >= since - 1
 
 
-def _in_use(folder: Path) -> set[str]:
-    """Paths below ``folder`` that any process of this machine has mapped or open, as far as we may look."""
+def _inode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _in_use(folder: Path) -> set[int]:
+    """Inodes of files below ``folder`` that any process of this machine has mapped or open, as far as we may look.
+
+    Inodes, for a semaphore is mapped under the name that it was made by: glibc gives it its own only afterwards.
+    """
     prefix = f"{folder}/".encode()
-    used: set[str] = set()
+    used: set[int] = set()
     for process in Path("/proc").glob("[0-9]*"):
-        for line in _bytes(process / "maps").splitlines():
-            if prefix in line:
-                used.add(line[line.index(prefix) :].decode(errors="replace").removesuffix(" (deleted)"))
-        fds = process / "fd"
+        # address perms offset dev inode path
+        used |= {int(line.split(maxsplit=5)[4]) for line in _bytes(process / "maps").splitlines() if prefix in line}
         try:
-            used.update(open_ for fd in fds.iterdir() if (open_ := link(fd)).startswith(f"{folder}/"))
+            used |= {fd.stat().st_ino for fd in (process / "fd").iterdir() if link(fd).startswith(f"{folder}/")}
         except OSError:
             continue
     return used

@@ -13,7 +13,7 @@ from shoal.facts.system import Listener, Memory
 from shoal.plan.local import LocalSpec, plan_local
 from shoal.plan.parallel import Parallel
 from shoal.spec.registry import ModelEntry
-from shoal.state.status import Versions
+from shoal.state.status import ExecutorKind, Versions
 from shoal.ui.verbs.up import verb as up
 
 VERSIONS = Versions(shoal="0.1.0", python="3.11.7", ray="2.60.0", vllm="0.32.0", torch="2.11.0")
@@ -36,6 +36,14 @@ def found(check: str, facts: LocalFacts) -> tuple[Status, str, str]:
     """Status, evidence and fix of one check."""
     finding = next(item for item in check_local(facts) if item.id == f"local.{check}")
     return finding.status, finding.evidence, finding.fix
+
+
+def test_without_ray_nobody_asks_for_it() -> None:
+    """Where the ranks live in vLLM's own processes, a missing Ray is no fault."""
+    facts = replace(FIT, versions=VERSIONS.model_copy(update={"ray": None}))
+    assert found("engine", facts)[:2] == (Status.FAIL, "not installed in this Python: ray")
+    mp = replace(facts, plan=plan_local(replace(SPEC, executor=ExecutorKind.MP)))
+    assert found("engine", mp)[:2] == (Status.OK, "vllm 0.32.0, torch 2.11.0")
 
 
 def taken(*listeners: Listener) -> tuple[Status, str, str]:

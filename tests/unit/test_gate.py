@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.engine.gate import SAME, Verdict, judge, lost
-from shoal.state.status import NodeState, NodeStatus, Versions
+from shoal.state.status import ExecutorKind, NodeState, NodeStatus, Versions
 
 VERSIONS = Versions(shoal="0.1.0", python="3.12.3", ray="2.60.0", vllm="0.32.0", torch="2.11.0", nccl="2.28.9")
 A, B = "10.0.0.1", "10.0.0.2"
@@ -54,6 +54,26 @@ def test_different(field: str) -> None:
     answers = {A: node("head", A), B: node("w", B, versions=other(**{field: "9"}))}
     reason = f"{field} differs: head has {getattr(VERSIONS, field)}, w has 9"
     assert judge(EXPECTED, answers) == Verdict(open=False, different=(reason,))
+
+
+def test_another_executor() -> None:
+    """A node that is set up for another executor than the engine keeps the gate shut, by name."""
+    answers = {A: node("head", A, executor=ExecutorKind.MP), B: node("w", B)}
+    assert judge(EXPECTED, answers, ExecutorKind.MP).different == (
+        f"w ({B}) is set up for ray, the engine for mp: set SHOAL_EXECUTOR alike, or use one image",
+    )
+
+
+def test_ranks_that_ended_without_ray() -> None:
+    """Without Ray the agent tells the end of its ranks, and a stay that is over: the engine has lost that node."""
+    there = node("w", B, executor=ExecutorKind.MP, stay_id="1")
+    ended = there.model_copy(update={"rank_ended": "vLLM's ranks here have ended (code 0): x"})
+    again = there.model_copy(update={"stay_id": "2"})
+    assert [lost({B: "1"}, {B: status}) for status in (there, ended, again)] == [
+        "",
+        f"w ({B}): vLLM's ranks here have ended (code 0): x",
+        f"w ({B}) has left the cluster",
+    ]
 
 
 def test_equal_names() -> None:

@@ -51,6 +51,15 @@ def test_a_token_outweighs_the_silence_of_an_agent() -> None:
     assert gone.lost(100.0, 99.0) == "w (10.0.0.2) is lost: its agent: connection refused"
 
 
+def test_without_ray_the_heads_agent_may_come_and_go() -> None:
+    """The head's ranks belong to the supervisor: its agent's end is no loss. Another node's is one."""
+    stays = {one: node(one, None, state=NodeState.UP, stay_id=one) for one in (A, B)}
+    nodes = Nodes(30.0).asked(stays, 0.0).launch(apart=A)
+    assert (nodes.raylets, nodes.unsure) == (frozenset({A, B}), {})
+    assert nodes.asked(stays | {A: REFUSAL}, 1.0).lost(1.0) == ""
+    assert nodes.asked(stays | {B: REFUSAL}, 1.0).lost(1.0) == "w (10.0.0.2) is lost: its agent: connection refused"
+
+
 def test_a_raylet_that_ended_is_lost_at_once() -> None:
     """An agent that has another Ray, or none, tells of a loss that no token can outweigh."""
     none = launched().asked({A: node(A, "a"), B: node(B, None, detail="Ray ended: x")}, 1.0)

@@ -15,6 +15,7 @@ from shoal.plan.node import ClusterPlan
 from shoal.plan.parallel import on_cpu
 from shoal.spec.env import agent_settings, serve_settings
 from shoal.spec.registry import ModelEntry
+from shoal.state.status import ExecutorKind
 
 EPHEMERAL = 32768
 SOCKET_PATH = 107
@@ -53,6 +54,22 @@ def test_two_nodes_as_a_whole(golden: Callable[[str, object], None]) -> None:
             "listening": plan.listening(),
         },
     )
+
+
+def test_without_ray_the_nodes_need_one_port_to_meet() -> None:
+    """Without Ray only the head's port is taken, where all ranks meet; every process is told which executor it is."""
+    plan = plan_local(replace(SPEC, executor=ExecutorKind.MP))
+    assert plan.listening() == [
+        ("127.0.0.1", 27000, "torch's store of head"),
+        ("127.0.0.1", 8700, "agent of head"),
+        ("127.0.0.2", 8700, "agent of worker-1"),
+        ("127.0.0.1", 8000, "the API"),
+        ("127.0.0.1", 8701, "supervisor"),
+    ]
+    told = [*(agent_settings(node.env) for node in plan.nodes), serve_settings(plan.engine.env)]
+    assert [one.executor for one in told] == ["mp"] * 3
+    where = plan.engine.arguments.index("--distributed-executor-backend")
+    assert plan.engine.arguments[where + 1] == "mp"
 
 
 def taken(plan: ClusterPlan) -> list[tuple[str, int]]:

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from shoal.agent.image import require
 from shoal.engine import request as module
 from shoal.engine.launch import Request
 from shoal.engine.request import compose, obtain
 from shoal.errors import ConfigError, PreconditionFailed
 from shoal.facts.model_folder import ModelFolder
 from shoal.log import EventLog
+from shoal.plan.executor import MP_OPTIONS
 from shoal.plan.models import choose
 from shoal.plan.parallel import Parallel, check_model, over_gpus
 from shoal.spec.env import ServeSettings, serve_settings
 from shoal.spec.registry import ModelEntry, builtin
-from shoal.state.status import Versions
+from shoal.state.status import ExecutorKind, Versions
 
 TWO = {"VLLM_HOST_IP": "192.168.100.1", "SHOAL_EXPECT": "192.168.100.1:1,192.168.100.2:1"}
 HERE = Versions(shoal="0", python="3.12.3", ray="2.60.0", vllm="0.32.0")
@@ -149,25 +149,24 @@ def test_a_model_that_cannot_be_split_so() -> None:
         check_model(Parallel(2, 1, "x"), 30, 9)
 
 
-def test_what_an_image_must_bring() -> None:
-    """An image without Ray, or without vLLM, is named with what mends it."""
-    require(HERE)
-    with pytest.raises(PreconditionFailed) as without_ray:
-        require(HERE.model_copy(update={"ray": None}))
-    assert str(without_ray.value) == (
-        "there is no Ray in this image, beside vLLM 0.32.0\n"
-        "why: vLLM's ranks on several nodes live in Ray\n"
-        "fix: set SHOAL_IMAGE to an image with Ray, or build one: FROM the image, RUN pip install 'ray>=2.48'"
-    )
-    with pytest.raises(PreconditionFailed, match="there is no vLLM in this image"):
-        require(HERE.model_copy(update={"vllm": None}))
-
-
-def test_an_image_without_ray_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The head's supervisor looks at the image first."""
+def test_an_image_without_what_is_asked_for_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head's supervisor looks at the image first: its Ray, or what its vLLM's parser knows instead."""
     monkeypatch.setattr(module, "versions", lambda: HERE.model_copy(update={"ray": None}))
+    monkeypatch.setattr(module, "known_options", lambda *_: frozenset({"nnodes", "node-rank"}))
     with pytest.raises(PreconditionFailed, match="there is no Ray in this image"):
-        got(TWO)
+        got(TWO | {"SHOAL_EXECUTOR": "ray"})
+    with pytest.raises(PreconditionFailed, match="does not know --master-addr, --master-port, --headless"):
+        got(TWO | {"MODEL_NAME": "org/model"})
+
+
+def test_an_image_without_ray_serves_by_its_own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Ray is missing and vLLM's parser knows the words, the request is one for `mp`, and the log says so."""
+    monkeypatch.setattr(module, "versions", lambda: HERE.model_copy(update={"ray": None}))
+    monkeypatch.setattr(module, "known_options", lambda *_: frozenset(MP_OPTIONS))
+    _, request, told = got(TWO | {"MODEL_NAME": "org/model"})
+    where = request.arguments.index("--distributed-executor-backend")
+    assert (request.executor, request.arguments[where + 1]) == (ExecutorKind.MP, "mp")
+    assert "executor mp: SHOAL_EXECUTOR=auto, Ray not installed" in told
 
 
 def test_a_head_without_a_model_is_told() -> None:

@@ -87,6 +87,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "SHOAL_CACHE_DIR": "/c",
         "SHOAL_RUN_ID": "r",
         "SHOAL_LOG": "json",
+        "SHOAL_EXECUTOR": "mp",
         "SHOAL_SHARE_GPUS": "1",
         "SHOAL_PREFLIGHT_IGNORE": "gpu.answers",
     }
@@ -100,6 +101,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "restart_window": 600.0,
         "run_id": "r",
         "log": "json",
+        "executor": "mp",
         "state_dir": "/s",
         "cache_dir": "/c",
         "mode": "worker",
@@ -224,6 +226,10 @@ WRONG = {
         "-30",
     ): f"{POSITIVE}; expected seconds of silence until a node counts as lost; it is suspect within 2",
     ("SHOAL_RESTARTS", "many"): f"{INT}; expected restarts within `SHOAL_RESTART_WINDOW` before the breaker opens",
+    ("SHOAL_EXECUTOR", "rays"): (
+        "Input should be 'auto', 'ray' or 'mp'; expected what holds the ranks on several nodes: Ray, or vLLM's own "
+        'processes (`mp`); `auto`: Ray where it is installed; did you mean "ray"?'
+    ),
     ("SHOAL_LOG", "xml"): "Input should be 'story' or 'json'; expected `story` or `json`",
 }
 

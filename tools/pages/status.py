@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from pages.markdown import code, page, table
 from shoal.state import status
-from shoal.state.status import ClusterState, ClusterStatus, EngineState, NodeState, Transport
+from shoal.state.status import ClusterState, ClusterStatus, EngineState, ExecutorKind, NodeState, Transport
 
 NODE_STATES = {
     NodeState.STARTING: "The cluster was started less than 20 s ago, and this node's agent does not answer yet.",
@@ -52,6 +52,10 @@ TRANSPORTS = {
     Transport.LOCAL: "Nothing crosses a network: one node, or one machine, or ranks that speak within their node only.",
     Transport.UNKNOWN: "Neither NCCL's words nor the counters tell. `detail` says what is missing.",
 }
+EXECUTORS = {
+    ExecutorKind.RAY: "Ray: each node's agent runs its Ray, and vLLM places the ranks in it.",
+    ExecutorKind.MP: "vLLM's own processes: each worker's agent runs them on the supervisor's order.",
+}
 
 
 def schema() -> str:
@@ -75,6 +79,7 @@ def status_page() -> str:
         (NodeState, NODE_STATES),
         (EngineState, ENGINE_STATES),
         (Transport, TRANSPORTS),
+        (ExecutorKind, EXECUTORS),
     )
     return page(
         "Status document",

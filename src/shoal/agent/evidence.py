@@ -72,7 +72,10 @@ def logs(own: Path, name: str, temp_dir: Path) -> dict[str, str]:
     patterns = ("raylet*", "gcs_server*", "worker-*", "python-core-worker-*")
     files = sorted((path for pattern in patterns for path in session.glob(pattern)), key=_age)[:MOST_LOGS]
     nccl = sorted((own.parent / "nccl" / name).glob("*.log"), key=_age)[:MOST_LOGS]
-    texts = {path.name: tail(path) for path in (own / f"{name}.ray.log", own / f"{name}.log", *nccl, *files)}
+    texts = {
+        path.name: tail(path)
+        for path in (*(own / f"{name}{kind}.log" for kind in (".ray", ".rank", "")), *nccl, *files)
+    }
     return {name: text for name, text in texts.items() if text}
 
 

@@ -16,14 +16,16 @@ EVERY = 5.0  # seconds: an agent at rest stays small
 
 
 class Follower:
-    """Reads on in the logs of the newest session below Ray's folder, and in the files that NCCL writes."""
+    """Reads on in the logs of the newest session below Ray's folder, in what NCCL writes, and in the ranks' own log."""
 
-    def __init__(self, temp_dir: Path, log: EventLog, nccl: Path | None = None) -> None:
+    def __init__(self, temp_dir: Path, log: EventLog, nccl: Path | None = None, rank: Path | None = None) -> None:
         self._latest = temp_dir / "session_latest"
         self._nccl = nccl
+        self._rank = rank
         self._log = log
         self._story = Story("ray")
-        self._read: dict[Path, int] = {}
+        # What ranks said before this agent began was told by the one before.
+        self._read: dict[Path, int] = {rank: _size(rank)} if rank else {}
         self._looked = 0.0
 
     def look_now_and_then(self) -> None:
@@ -36,7 +38,8 @@ class Follower:
         """Take in what was written since the last look, and tell what is new and known."""
         logs = (self._latest / "logs").resolve()
         files = sorted(path for pattern in LOGS for path in logs.glob(pattern))
-        for path in [*files, *(sorted(self._nccl.glob("*.log")) if self._nccl else ())]:
+        files += [*(sorted(self._nccl.glob("*.log")) if self._nccl else ()), *([self._rank] if self._rank else ())]
+        for path in files:
             for hit in self._story.feed(self._lines(path)):
                 if level := LEVELS.get(hit.signature.role):
                     says, fix = say(hit)
@@ -57,3 +60,10 @@ class Follower:
         whole = data.rfind(b"\n") + 1 or (len(data) if len(data) == PIECE else 0)
         self._read[path] = begin + whole
         return data[:whole].splitlines()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -26,7 +26,8 @@ class Heart:
         self._status = status
         self._key = key
         self._head: NodeStatus | None = None
-        self._at = float("-inf")
+        self.answered = float("-inf")
+        self._refusal = ""
 
     async def run(self) -> None:
         """Beat for ever; a head that does not answer is no error here, only silence."""
@@ -40,18 +41,24 @@ class Heart:
         body = self._status().model_dump_json()
         try:
             async with http.post(f"{self._url}/beat", data=body, headers=bearer(self._key())) as reply:
+                self._refusal = "" if reply.status == 200 else (await reply.text()).strip()[:200]
                 if reply.status == 200:
-                    self._head, self._at = NodeStatus.model_validate_json(await reply.text()), time.monotonic()
+                    self._head, self.answered = NodeStatus.model_validate_json(await reply.text()), time.monotonic()
         except (aiohttp.ClientError, TimeoutError, ValueError):
             return
 
+    @property
+    def reason(self) -> str:
+        """Why the head's agent has not answered lately, as far as it is known."""
+        return f"its agent at {self._url} {f'refuses: {self._refusal}' if self._refusal else 'does not answer'}"
+
     def head(self) -> NodeStatus | None:
         """What the head's agent said within the last seconds."""
-        return self._head if time.monotonic() - self._at < FRESH else None
+        return self._head if time.monotonic() - self.answered < FRESH else None
 
     def heard(self) -> tuple[NodeStatus, float] | None:
         """What the head's agent said last, however long ago, and the seconds since; None before its first word."""
-        return (self._head, time.monotonic() - self._at) if self._head is not None else None
+        return (self._head, time.monotonic() - self.answered) if self._head is not None else None
 
 
 def gone(mine: str | None, head: NodeStatus | None) -> str:

@@ -20,9 +20,9 @@ from shoal.agent.executor import Executor
 from shoal.agent.family import FamilyFile
 from shoal.agent.follow import Follower
 from shoal.agent.heart import Heart
-from shoal.agent.image import require
 from shoal.agent.key import cluster_key
 from shoal.agent.live import Live, beats
+from shoal.agent.mp_executor import MpExecutor
 from shoal.agent.orders import Node, Orders
 from shoal.agent.program import Start, run
 from shoal.agent.proof import NcclFiles, Prover, Who
@@ -37,9 +37,10 @@ from shoal.facts.versions import is_cpu_build, versions
 from shoal.host.gather import gather
 from shoal.host.local import LocalHost
 from shoal.log import EventLog, Level
+from shoal.plan.executor import choose
 from shoal.spec.env import AgentSettings, agent_settings
 from shoal.state.journal import Journal, journal_file
-from shoal.state.status import NodeState, NodeStatus
+from shoal.state.status import ExecutorKind, NodeState, NodeStatus
 
 SLOW, FAST = 1.0, 0.2
 FAMILY_EVERY = 10.0
@@ -50,8 +51,9 @@ LOOK_AGAIN = 60.0
 class Agent:
     """One node's agent."""
 
-    def __init__(self, settings: AgentSettings, env: Mapping[str, str], log: EventLog) -> None:
+    def __init__(self, settings: AgentSettings, kind: ExecutorKind, env: Mapping[str, str], log: EventLog) -> None:
         self._settings = settings
+        self._kind = kind
         self._env = dict(env)
         self._log = log
         self._host = LocalHost()
@@ -76,12 +78,11 @@ class Agent:
         self._stop = asyncio.Event()
         self._versions = versions()
         files = NcclFiles(folder / "nccl" / self._name())
-        self._follower = Follower(Path(settings.temp_dir), log, files.folder)
+        rank_log = self._logs / f"{self._name()}.rank.log"
+        self._follower = Follower(Path(settings.temp_dir), log, files.folder, rank_log)
         who = Who(self._name(), settings.address, self._versions.nccl, is_cpu_build(), self._env)
         self._prover = Prover(self._host, who, files)
-        self._executor: Executor = RayExecutor(
-            settings, log, self._prover, self._heart.head, self._born, self._logs, self._name()
-        )
+        self._executor = self._form(kind)
         node = Node(self._name(), self._logs, Path(settings.temp_dir), self._journal, self._executor, self._take)
         self._orders = Orders(self._host, node, log)
         self._findings: tuple[Finding, ...] = ()
@@ -119,6 +120,12 @@ class Agent:
             self._log("journal", words, level="warn", again=True)
 
         self._log.listeners.append(Journal(self._journal, self._name(), complain).listen)
+
+    def _form(self, kind: ExecutorKind) -> Executor:
+        settings, log, prover, heart = self._settings, self._log, self._prover, self._heart
+        if kind is ExecutorKind.MP:
+            return MpExecutor(settings, log, prover, heart, self._born, self._logs, self._name())
+        return RayExecutor(settings, log, prover, heart.head, self._born, self._logs, self._name())
 
     def _born(self, pid: int) -> None:
         self._family.remember(family.of(self._host, [pid]))
@@ -176,7 +183,9 @@ class Agent:
 
     async def _prepare(self) -> None:
         await self._end_orphans()  # first: they may hold the GPUs
-        shared, wanted = bool(self._settings.share_gpus), self._settings.num_gpus
+        wanted = self._settings.num_gpus
+        # On the head the ranks of `mp` belong to the supervisor, which may have them at this moment.
+        shared = bool(self._settings.share_gpus) or (self._rules.is_head and self._kind is ExecutorKind.MP)
         self._gpus = await asyncio.to_thread(devices.look, self._log, self._host, wanted, shared=shared)
         ignored = checkup.demoted(self._settings.preflight_ignore)
         self._findings = await asyncio.to_thread(checkup.look, self._host, self._env)
@@ -250,7 +259,7 @@ class Agent:
         level: Level = "error" if state.stage is Stage.FAILED else "info"
         level = "warn" if state.stage is Stage.BACKOFF or suspect else level
         seconds = f" ({now - state.since:.0f} s)" if waited and not moved else ""
-        words = state.detail or f"node {self.status().ray_node_id} is in the cluster with {self._gpus} GPU(s)"
+        words = state.detail or f"node {self.status().member} is in the cluster with {self._gpus} GPU(s)"
         words = "all answer again" if turned and not suspect else words
         name = "suspect" if suspect else state.stage.value.lower()
         self._log(name, words + seconds, level=level, **({"again": True} if waited and not moved else {}))
@@ -278,7 +287,8 @@ async def begin(settings: AgentSettings, env: Mapping[str, str], log: EventLog) 
     name = settings.name or socket.gethostname()
     log("banner", f"shoal {__version__} agent, {settings.mode} {name} at {settings.address}")
     preflight.banner(log, env)
-    require(versions())
+    kind = choose(settings.executor, versions())
+    log("banner", f"the engine's ranks live in {'Ray' if kind is ExecutorKind.RAY else 'processes of vLLM (mp)'}")
     preflight.plugin(log, env)
     now = NodeStatus(
         name=name, role=settings.mode, address=settings.address, state=NodeState.WAITING, stage="PREFLIGHT"
@@ -294,7 +304,7 @@ async def begin(settings: AgentSettings, env: Mapping[str, str], log: EventLog) 
         env = {**env, **await asyncio.to_thread(auto.choose, log, LocalHost(), env)}
     rpc.tidy(env)
     env = hub.by_file(env, LocalHost(), "" if settings.run_id else settings.state_dir)
-    return await Agent(settings, env, log).run()
+    return await Agent(settings, kind, env, log).run()
 
 
 def main(env: Mapping[str, str]) -> int:

@@ -103,7 +103,8 @@ class Observation:
 
     ``head_gone`` says why the cluster that this node is in does not exist any more, ``order`` what the supervisor told
     it: "leave" its Ray and join again, or "reset" its breaker as well. ``socket_trouble`` is why workers cannot
-    register with the raylet. ``dice`` is random, from 0 to 1.
+    register with the raylet. ``dice`` is random, from 0 to 1. Without Ray, ``ray_running`` says that this node has
+    joined, and ``head_serving`` that the head's agent answers its heartbeats.
     """
 
     now: float
@@ -136,7 +137,7 @@ Step = tuple[State, tuple[Action, ...]]
 def first(rules: Rules, now: float) -> Step:
     """The state after BANNER, PREFLIGHT and CLEAN, with the first action."""
     if rules.is_head:
-        return State(Stage.JOIN, now, detail="starting Ray's head"), (Action.START_RAY,)
+        return State(Stage.JOIN, now, detail="starting the head"), (Action.START_RAY,)
     return State(Stage.WAIT_HEAD, now, detail="waiting for the head"), ()
 
 
@@ -277,7 +278,7 @@ def _backoff(state: State, seen: Observation, rules: Rules) -> Step:
     if seen.now < state.until or seen.ray_running:
         return state, ()
     if rules.is_head:
-        return _to(state, Stage.JOIN, seen.now, "starting Ray's head again"), (Action.START_RAY,)
+        return _to(state, Stage.JOIN, seen.now, "starting the head again"), (Action.START_RAY,)
     return _to(state, Stage.WAIT_HEAD, seen.now, "waiting for the head"), ()
 
 

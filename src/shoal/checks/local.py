@@ -6,7 +6,7 @@ from shoal.checks.base import Check, Finding, Verdict, fail, ok, run_checks, unk
 from shoal.facts.model_folder import ModelFolder
 from shoal.facts.system import Listener, Memory, overlaps
 from shoal.plan.node import ClusterPlan
-from shoal.state.status import Versions
+from shoal.state.status import ExecutorKind, Versions
 
 GIB = 1 << 30
 # Resident sizes at rest with vLLM 0.32 on CPU: API server and engine core 1.3 GiB together, a node's Ray 0.6 GiB, and a
@@ -39,8 +39,9 @@ def kv_cache_bytes(plan: ClusterPlan) -> int:
 
 
 def engine_installed(facts: LocalFacts) -> Verdict:
-    """Are Ray, vLLM and torch here?"""
-    found = {"ray": facts.versions.ray, "vllm": facts.versions.vllm, "torch": facts.versions.torch}
+    """Are vLLM and torch here, and Ray where the ranks live in it?"""
+    ray = {"ray": facts.versions.ray} if facts.plan.executor is ExecutorKind.RAY else {}
+    found = {**ray, "vllm": facts.versions.vllm, "torch": facts.versions.torch}
     missing = [name for name, version in found.items() if version is None]
     if missing:
         return fail(f"not installed in this Python: {', '.join(missing)}", "make engine")

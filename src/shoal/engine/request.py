@@ -8,7 +8,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from shoal.agent.image import require
 from shoal.engine.launch import Request, read_request
 from shoal.engine.models import resolve
 from shoal.errors import ConfigError, PreconditionFailed, UsageError
@@ -18,11 +17,13 @@ from shoal.facts.versions import is_cpu_build, versions
 from shoal.facts.vllm_options import known_options
 from shoal.host.local import LocalHost
 from shoal.log import EventLog
+from shoal.plan import executor as executors
 from shoal.plan.engine import CPU_DEFAULTS, arguments
 from shoal.plan.models import choose
 from shoal.plan.parallel import Parallel, check_model, over_gpus
 from shoal.spec.env import ServeSettings
 from shoal.spec.registry import ModelEntry, builtin, check_options, load
+from shoal.state.status import ExecutorKind
 
 OTHERS = "set MODEL_NAME to a key of models.yaml, a folder below /models, or ORGANISATION/MODEL of the hub"
 
@@ -36,13 +37,15 @@ def obtain(settings: ServeSettings, log: EventLog) -> tuple[ServeSettings, Reque
     """
     if settings.engine_plan:
         return settings, read_request(settings.engine_plan)
-    require(versions())
+    kind = executors.choose(settings.executor, versions())
     if not settings.model_name:
         raise ConfigError("MODEL_NAME is not set: the head serves one model", fix=OTHERS)
     host = LocalHost()
     settings = settings if settings.expect else replace_expect(settings, _own_gpus(settings, host))
     entry = _entry(settings)
     parallel = over_gpus([gpus for _, gpus in settings.expect], settings.tensor_parallel, settings.pipeline_parallel)
+    if kind is ExecutorKind.MP:
+        _check_mp(settings, parallel, host)
     if entry.options:
         check_options(entry, known_options(host, sys.executable, _cache(settings)))
     model = _model(entry, settings, host, log)
@@ -50,12 +53,26 @@ def obtain(settings: ServeSettings, log: EventLog) -> tuple[ServeSettings, Reque
     if isinstance(model, Path):
         _check_folder(entry, model, parallel)
     log("model", f"{entry.key}: {model} ({entry.description or entry.origin})")
+    log("model", f"executor {kind.value}: SHOAL_EXECUTOR={settings.executor}, Ray {versions().ray or 'not installed'}")
     log("model", f"tensor parallel {parallel.tensor}, pipeline {parallel.pipeline}: {parallel.why}")
-    return settings, compose(settings, entry, str(model), parallel, cpu=is_cpu_build(), offline=folder)
+    return settings, compose(settings, entry, str(model), parallel, kind, cpu=is_cpu_build(), offline=folder)
+
+
+def _check_mp(settings: ServeSettings, parallel: Parallel, host: LocalHost) -> None:
+    executors.check_split(settings.expect, settings.address, parallel)
+    if len(executors.order_of(settings.expect, settings.address)) > 1:
+        executors.check_options(known_options(host, sys.executable, _cache(settings)), versions().vllm)
 
 
 def compose(
-    settings: ServeSettings, entry: ModelEntry, model: str, parallel: Parallel, *, cpu: bool, offline: bool
+    settings: ServeSettings,
+    entry: ModelEntry,
+    model: str,
+    parallel: Parallel,
+    executor: ExecutorKind = ExecutorKind.RAY,
+    *,
+    cpu: bool,
+    offline: bool,
 ) -> Request:
     """The request itself, pure. ``offline``: the model is a folder, and nobody is to ask the hub."""
     host = settings.api_host or settings.address
@@ -65,10 +82,11 @@ def compose(
     return Request(
         model=entry.key,
         endpoint=f"http://{shown}:{settings.api_port}/v1",
-        arguments=arguments(model, entry.key, host, settings.api_port, parallel, options),
+        arguments=arguments(model, entry.key, host, settings.api_port, parallel, options, executor),
         # Without RAY_ADDRESS vLLM would quietly start a Ray of its own.
         env={"VLLM_HOST_IP": settings.address, "RAY_ADDRESS": settings.head}
         | ({"HF_HUB_OFFLINE": "1"} if offline else {}),
+        executor=executor,
     )
 
 

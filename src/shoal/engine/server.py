@@ -2,14 +2,14 @@
 
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from shoal.agent import ranks
 from shoal.agent.supervise import Child, descendants
-from shoal.engine import launch, phases, raylet_sign
+from shoal.engine import launch, phases
+from shoal.engine.executor import Executor
+from shoal.engine.nodes import Nodes
 from shoal.explain.errors import first_cause
-from shoal.facts.versions import versions
 from shoal.log import EventLog
 from shoal.spec.env import ServeSettings
 
@@ -21,14 +21,12 @@ SAID = 400_000
 class Server:
     """One vLLM server at a time."""
 
-    def __init__(self, settings: ServeSettings, request: launch.Request, env: Mapping[str, str], log: EventLog) -> None:
-        self._settings = settings
+    def __init__(self, settings: ServeSettings, request: launch.Request, executor: Executor, log: EventLog) -> None:
         self._request = request
-        self._env = dict(env)
+        self._executor = executor
         self._log = log
         self._folder = Path(settings.state_dir)
         self._child: Child | None = None
-        self._sign: Child | None = None
         self._read_to = 0
         self._trouble = ""
         self.log_moved = time.monotonic()
@@ -49,27 +47,27 @@ class Server:
         """Whether it runs."""
         return self._child is not None and self._child.code is None
 
-    def start(self, raylet: str | None) -> None:
-        """Start it beside this node's raylet; its timeline goes on from the gate.
+    def start(self, nodes: Nodes) -> None:
+        """Start it on these nodes; its timeline goes on from the gate.
 
         What keeps it from starting is told as its end.
         """
         self.log_moved = time.monotonic()
         try:
-            self._start(raylet)
+            self._start(nodes)
         except OSError as error:
             self._trouble = f"vLLM could not be started: {error}"
             return
         self._trouble = ""
         self._enter(phases.PLACEMENT)
 
-    def _start(self, raylet: str | None) -> None:
-        env = launch.environment(self._env, self._request, self._settings.address, versions().vllm)
+    def _start(self, nodes: Nodes) -> None:
+        env = self._executor.environment(nodes)
         config = Path(env.get("VLLM_CONFIG_ROOT", str(self._folder / "vllm-config")))
         config.mkdir(parents=True, exist_ok=True)
-        (config / "ray_non_carry_over_env_vars.json").write_text(launch.not_carried(env), encoding="utf-8")
-        argv = launch.argv(sys.executable, self._request)
-        self._sign = raylet_sign.put_up(raylet, self.path.parent)
+        self._executor.lay_out(config, env)
+        argv = launch.argv(sys.executable, self._request, self._executor.words())
+        self._executor.begin(nodes, self.path.parent)
         self._child = Child.start(argv, env=env, log=self.path, cwd=config)
         self._read_to = self._child.offset
         self._log("launch", " ".join(argv[2:]))
@@ -104,7 +102,7 @@ class Server:
     def ending(self) -> str:
         """Why it ended; empty while it runs."""
         if self._child is None or self.running:
-            return self._trouble
+            return self._trouble or self._executor.trouble()
         output = self._child.output(SAID)
         lines = [line for line in output.splitlines() if line.strip()]
         cause = first_cause(output) or (lines[-1].strip()[:300] if lines else "it said nothing")
@@ -119,9 +117,7 @@ class Server:
     async def end(self) -> list[str]:
         """End it and all below it; returns the shared memory that it left and that was removed."""
         self._trouble = ""
-        if self._sign is not None:
-            await self._sign.stop(0.5)
-            self._sign = None
+        await self._executor.end()
         if self._child is None:
             return []
         used = ranks.segments(self.processes())

@@ -13,6 +13,7 @@ from shoal.engine import gate, launch, phases, recover
 from shoal.engine.agents import ask_agents
 from shoal.engine.clear import Clearer, Orderer
 from shoal.engine.client import EngineClient
+from shoal.engine.executor import executor_of
 from shoal.engine.incident import Incidents
 from shoal.engine.lock import Ownership
 from shoal.engine.nodes import Nodes
@@ -59,7 +60,8 @@ class Supervisor:
         name, head = settings.name or "engine", settings.head.rpartition(":")[0].strip("[]")
         self._journal = journal_file(folder, name)
         self._owner = Ownership(folder, name, settings.address, head, self._orders)
-        self._server = Server(settings, request, env, log)
+        self._executor = executor_of(settings, request, env, self._orders)
+        self._server = Server(settings, request, self._executor, log)
         self._clearer = Clearer(settings, env, self._orders, log)
         self._incidents = Incidents(folder, self._orders, client, self._server, log)
         self._watch = TokenWatch(client)
@@ -125,7 +127,9 @@ class Supervisor:
         )
 
     def _gate(self, now: float) -> str:
-        verdict = gate.judge(self._settings.expect, self._nodes.view(now))
+        verdict = gate.judge(self._settings.expect, self._nodes.view(now), self._executor.kind)
+        if verdict.open and (why := self._executor.shut()):
+            return why
         if verdict.open and self._orders.allowed and not self._owner.sure:
             return "the head's agent has not said yet whether another supervisor has the engine"
         return verdict.reason
@@ -177,9 +181,9 @@ class Supervisor:
     def _act(self, action: Action) -> None:
         if action is Action.LAUNCH:
             hold_back(self._folder, on=False)
-            self._nodes = self._nodes.launch()
+            self._nodes = self._executor.launch(self._nodes)
             self._log("gate", f"open: {len(self._nodes.launched)} node(s), all as expected")
-            self._server.start(self._nodes.launched.get(self._settings.address))
+            self._server.start(self._nodes)
             return
         works: dict[Action, Callable[[], Coroutine[Any, Any, str]]] = {
             Action.CLEAR: self._clear,
@@ -248,7 +252,8 @@ class Supervisor:
         if self.state.stage is not Stage.SERVE:
             return shown(self.state), self.state.detail
         now = time.monotonic()
-        verdict = gate.judge(self._settings.expect, self._nodes.proven(now, self._watch.tokens.last))
+        proven = self._nodes.proven(now, self._watch.tokens.last)
+        verdict = gate.judge(self._settings.expect, proven, self._executor.kind)
         if not self._server.running:
             return EngineState.UNREADY, "the server has ended"
         if not verdict.open:
@@ -325,6 +330,7 @@ class Supervisor:
         return EngineStatus(
             state=state,
             model=self._request.model,
+            executor=self._executor.kind,
             phase=timeline.phase,
             phases=timeline.seconds(now),
             last_token_age_s=None if age is None else round(age, 1),

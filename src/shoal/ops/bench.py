@@ -20,7 +20,11 @@ def target(env: Mapping[str, str], address: str) -> tuple[str, dict[str, str]]:
             raise UsageError(f"--address {told}: expected HOST:PORT", fix="--address 192.168.100.1:6379")
         return told, {**env, "RAY_ADDRESS": told}
     record = running(env)
-    if record is None or not record.ray_address:
+    if record is not None and not record.ray_address:
+        raise UsageError(
+            "the local cluster has no Ray, and the bench runs in Ray", fix="shoal up --local --executor ray"
+        )
+    if record is None:
         raise NotRunning("no cluster is up on this machine", fix="shoal up --local, or --address HOST:PORT")
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(cluster_dir(env) / "ray.token")}
     # Ray would replace 127.0.0.1 by the machine's address on the LAN.

@@ -29,6 +29,7 @@ from shoal.facts.vllm_options import known_options
 from shoal.host.local import LocalHost
 from shoal.ops import keeper, sweep
 from shoal.ops.snapshot import snapshot
+from shoal.plan import executor as executors
 from shoal.plan.local import LocalSpec, check_nodes, plan_local
 from shoal.plan.node import ClusterPlan
 from shoal.plan.parallel import on_cpu
@@ -36,7 +37,7 @@ from shoal.spec.environ import cache_dir, state_dir
 from shoal.spec.registry import ModelEntry, check_options
 from shoal.state import run as runs
 from shoal.state.run import NodeRecord, Proc, RunRecord
-from shoal.state.status import ClusterState, ClusterStatus, EngineState, NodeState
+from shoal.state.status import ClusterState, ClusterStatus, EngineState, ExecutorKind, NodeState
 
 TEMP_ROOT = Path("/tmp")  # noqa: S108 (mkdtemp makes a private folder in it; TMPDIR may be too long for a socket path)
 GRACE = {"keep": 5.0, "serve": 25.0, "agent": 25.0}
@@ -53,6 +54,7 @@ class Wish:
     serve_port: int = 8701
     port_base: int = 27000
     join_timeout: float = 120.0
+    executor: str = "auto"
 
 
 def cluster_dir(env: Mapping[str, str]) -> Path:
@@ -119,14 +121,16 @@ def prepare(wish: Wish, env: Mapping[str, str], report: Callable[[str], None]) -
     """
     check_nodes(wish.nodes)
     folder, cache = cluster_dir(env), cache_dir(dict(env))
-    if versions().vllm is None or versions().ray is None:
-        raise PreconditionFailed("vLLM and Ray are not installed in this Python", why=sys.executable, fix="make engine")
+    executor = _executor(wish)
     ensure_key(folder / "api.key")
     model_path = str(resolve(wish.model, cache, LocalHost(), report, sys.executable))
     model = inspect(Path(model_path)) if Path(model_path).is_dir() else None
     if wish.model.origin != "built-in" and wish.model.options:
         report("reading the options that the installed vLLM knows")
         check_options(wish.model, known_options(LocalHost(), sys.executable, cache))
+    if executor is ExecutorKind.MP and wish.nodes > 1:
+        report("asking the installed vLLM whether it can do without Ray")
+        executors.check_options(known_options(LocalHost(), sys.executable, cache), versions().vllm)
     layers = model.num_hidden_layers if model is not None else None
     spec = LocalSpec(
         nodes=wish.nodes,
@@ -143,10 +147,20 @@ def prepare(wish: Wish, env: Mapping[str, str], report: Callable[[str], None]) -
         serve_port=wish.serve_port,
         port_base=wish.port_base,
         join_timeout=wish.join_timeout,
+        executor=executor,
     )
     plan = plan_local(spec)
     refuse_unfit(judge_machine(plan, model))
     return plan, spec
+
+
+def _executor(wish: Wish) -> ExecutorKind:
+    try:
+        return executors.choose(wish.executor, versions())
+    except PreconditionFailed as error:
+        # What mends it for an image is no command on a checkout.
+        what = f"{'vLLM and Ray are' if versions().vllm is None else 'Ray is'} not installed in this Python"
+        raise PreconditionFailed(what, why=sys.executable, fix="make engine") from error
 
 
 def judge_machine(plan: ClusterPlan, model: ModelFolder | None) -> tuple[Finding, ...]:
@@ -183,7 +197,8 @@ def start(spec: LocalSpec, env: Mapping[str, str]) -> RunRecord:
     runs.save(folder, record)
     _rotate_logs(Path(record.log_dir))
     LocalHost().write(str(folder / "ray.token"), secrets.token_hex(32), mode=0o600)
-    request = Request(plan.engine.model, plan.engine.endpoint, plan.engine.arguments, plan.engine.engine_env)
+    engine = plan.engine
+    request = Request(engine.model, engine.endpoint, engine.arguments, engine.engine_env, executor=plan.executor)
     LocalHost().write(str(folder / "engine.json"), request.to_json(), mode=0o600)
     keeper.remember(folder, plan)
     for node in plan.nodes:
@@ -214,7 +229,7 @@ def run_record(plan: ClusterPlan, spec: LocalSpec) -> RunRecord:
         temp_dir=str(spec.temp_dir),
         log_dir=str(spec.state_dir / "logs"),
         api_key_file=str(spec.state_dir / "api.key"),
-        ray_address=f"{plan.head.address}:{plan.head.ports.gcs}",
+        ray_address=f"{plan.head.address}:{plan.head.ports.gcs}" if plan.executor is ExecutorKind.RAY else "",
         nodes=nodes,
     )
 

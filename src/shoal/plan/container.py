@@ -110,7 +110,7 @@ def _node(role: Role, profile: Profile) -> tuple[Key, ...]:
 
 def _identity(role: Role) -> tuple[Key, ...]:
     return (
-        Key("image", f"${{SHOAL_IMAGE:-{IMAGE}}}", "any vLLM image with Ray; the same one on every node"),
+        Key("image", f"${{SHOAL_IMAGE:-{IMAGE}}}", "any vLLM image, with Ray or without; the same one on every node"),
         Key("container_name", f"ray-${{RAY_MODE:-{role}}}", "one Ray node per machine: a second one would be refused"),
         Key("network_mode", "host", "Ray, NCCL and RDMA need the machine's own addresses and interfaces"),
         Key("ipc", "host", "Ray and vLLM's ranks share /dev/shm across containers; Docker's own 64 MB are too small"),

@@ -1,4 +1,4 @@
-"""The plan of ``shoal up --local``: N Ray nodes as processes on 127.0.0.1, 127.0.0.2, ... of this machine."""
+"""The plan of ``shoal up --local``: N nodes as processes on 127.0.0.1, 127.0.0.2, ... of this machine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +9,11 @@ from shoal.plan.node import ClusterPlan, EnginePlan, NodePlan, Setting
 from shoal.plan.parallel import Parallel
 from shoal.plan.ports import BLOCK, node_ports
 from shoal.spec.registry import ModelEntry
+from shoal.state.status import ExecutorKind
 
 MAX_NODES = 16
+# vLLM would bind the ranks of each node to the same cores: every node takes the machine for its own.
+UNBOUND = (Setting("VLLM_CPU_OMP_THREADS_BIND", "nobind", "loopback nodes share the cores; OMP_NUM_THREADS counts"),)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class LocalSpec:
     port_base: int = 27000
     join_timeout: float = 120.0
     subnet: str = "127.0.0"
+    executor: ExecutorKind = ExecutorKind.RAY
 
 
 def check_nodes(count: int) -> int:
@@ -51,7 +55,7 @@ def plan_local(spec: LocalSpec) -> ClusterPlan:
         UsageError: two of its processes would have to listen on one port.
     """
     nodes = tuple(_node(spec, index) for index in range(check_nodes(spec.nodes)))
-    plan = ClusterPlan("local", nodes, _engine(spec, nodes))
+    plan = ClusterPlan("local", nodes, _engine(spec, nodes), spec.executor)
     _check_ports(plan)
     return plan
 
@@ -99,7 +103,8 @@ def _common(spec: LocalSpec, index: int) -> tuple[Setting, ...]:
     offline = (Setting("HF_HUB_OFFLINE", "1", "the model is a local folder"),) if local else ()
     return (
         Setting("VLLM_HOST_IP", _address(spec, index), "each loopback node has an address of its own"),
-        Setting("RAY_ADDRESS", _head_address(spec), "the GCS on the head"),
+        Setting("RAY_ADDRESS", _head_address(spec), "where the nodes meet on the head: Ray's GCS, or torch's store"),
+        Setting("SHOAL_EXECUTOR", spec.executor.value, "chosen once for all nodes"),
         Setting("RAY_AUTH_MODE", "token", "Ray refuses whoever has no token"),
         Setting("RAY_AUTH_TOKEN_PATH", str(spec.state_dir / "ray.token"), "by file: never in argv or the environment"),
         Setting("RAY_USAGE_STATS_ENABLED", "0", "nothing is sent anywhere"),
@@ -115,6 +120,7 @@ def _common(spec: LocalSpec, index: int) -> tuple[Setting, ...]:
         Setting("TORCHINDUCTOR_CACHE_DIR", str(spec.cache_dir / "inductor"), "not left in /tmp"),
         Setting("VLLM_CACHE_ROOT", str(spec.cache_dir / "vllm"), "kept over restarts"),
         Setting("VLLM_NO_USAGE_STATS", "1", "nothing is sent anywhere"),
+        *(UNBOUND if spec.executor is ExecutorKind.MP else ()),
         *offline,
     )
 
@@ -138,9 +144,15 @@ def _engine(spec: LocalSpec, nodes: tuple[NodePlan, ...]) -> EnginePlan:
         api_port=spec.api_port,
         serve_port=spec.serve_port,
         arguments=arguments(
-            spec.model_path, spec.model.key, head, spec.api_port, spec.parallel, CPU_DEFAULTS | dict(spec.model.options)
+            spec.model_path,
+            spec.model.key,
+            head,
+            spec.api_port,
+            spec.parallel,
+            CPU_DEFAULTS | dict(spec.model.options),
+            spec.executor,
         ),
         engine_env={"VLLM_HOST_IP": head},
         settings=settings,
-        reasons=(spec.parallel.why, "Ray executor: ranks live on every node"),
+        reasons=(spec.parallel.why, f"executor {spec.executor.value}: ranks live on every node"),
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shoal.plan.ports import NodePorts
+from shoal.state.status import ExecutorKind
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class ClusterPlan:
     name: str
     nodes: tuple[NodePlan, ...]
     engine: EnginePlan
+    executor: ExecutorKind = ExecutorKind.RAY
 
     @property
     def head(self) -> NodePlan:
@@ -80,7 +82,7 @@ class ClusterPlan:
         """Address, port and purpose of all that will listen at a known port."""
         out = []
         for node in self.nodes:
-            ports = node.ports.named(head=node.role == "head") | {"agent": node.agent_port}
+            ports = self._engine_ports(node) | {"agent": node.agent_port}
             out += [(node.address, port, f"{name} of {node.name}") for name, port in ports.items()]
         head = self.head.address
         return [
@@ -88,3 +90,9 @@ class ClusterPlan:
             (self.engine.api_host, self.engine.api_port, "the API"),
             (head, self.engine.serve_port, "supervisor"),
         ]
+
+    def _engine_ports(self, node: NodePlan) -> dict[str, int]:
+        head = node.role == "head"
+        if self.executor is ExecutorKind.RAY:
+            return node.ports.named(head=head)
+        return {"torch's store": node.ports.gcs} if head else {}

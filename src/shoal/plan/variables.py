@@ -50,6 +50,7 @@ NODE = (
     Variable(
         "SHOAL_PREFLIGHT_IGNORE", "checks, with commas between, whose failure does not keep the agent from starting"
     ),
+    Variable("SHOAL_EXECUTOR", "what holds the ranks: `ray`, `mp` (vLLM alone), or `auto`: Ray where it is", "auto"),
     Variable("SHOAL_PORT_BASE", "first of the 100 ports that this node's Ray uses", "27000"),
     Variable("SHOAL_AGENT_PORT", "port of the agent; the same on every node", "8700"),
     Variable("SHOAL_OBJECT_STORE_MB", "cap of Ray's object store, MiB; vLLM needs next to none", "200"),

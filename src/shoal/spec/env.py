@@ -37,6 +37,7 @@ class Settings(BaseModel):
     restart_window: Seconds
     run_id: str
     log: Literal["story", "json"]
+    executor: Literal["auto", "ray", "mp"] = "auto"
     state_dir: str = ""
     cache_dir: str = ""
 

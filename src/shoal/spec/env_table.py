@@ -220,6 +220,15 @@ NODE = (
         "JSON file with the engine's arguments and environment, in place of MODEL_NAME",
         "engine_plan",
     ),
+    Variable(
+        "SHOAL_EXECUTOR",
+        "choice",
+        "auto",
+        _BOTH,
+        "what holds the ranks on several nodes: Ray, or vLLM's own processes (`mp`); `auto`: Ray where it is installed",
+        "executor",
+        choices=("auto", "ray", "mp"),
+    ),
     Variable("SHOAL_API_KEY_FILE", "path", "", ("serve",), "file with the API key, mode 0600", "api_key_file"),
     Variable("SHOAL_STATE_DIR", "path", "", _BOTH, "where shoal keeps its state and logs", "state_dir"),
     Variable(

@@ -51,6 +51,13 @@ class ClusterState(StrEnum):
     STOPPING = "stopping"
 
 
+class ExecutorKind(StrEnum):
+    """What the engine's ranks on several nodes are held by: Ray, or vLLM's own processes."""
+
+    RAY = "ray"
+    MP = "mp"
+
+
 class Transport(StrEnum):
     """What the engine's traffic between nodes goes over."""
 
@@ -86,14 +93,22 @@ class NodeStatus(Document):
     state: NodeState
     stage: str = Field("", description="the agent's stage, such as WAIT_HEAD")
     detail: str = Field("", description="one sentence: what it waits for, or why it failed")
-    gpus: int = Field(0, description="GPUs offered to Ray; logical ones where there is no GPU")
+    gpus: int = Field(0, description="GPUs offered to the engine; logical ones where there is no GPU")
+    executor: ExecutorKind = Field(ExecutorKind.RAY, description="what holds the engine's ranks on this node")
     versions: Versions | None = None
     ray_node_id: str | None = None
     ray_cluster_id: str | None = Field(
         None, description="id of the Ray cluster it is in; a head that starts again makes a new one"
     )
+    stay_id: str | None = Field(None, description="without Ray: id of this stay in the cluster, new at each join")
+    rank_ended: str = Field("", description="without Ray: why the engine's process here ended, unasked")
     pid: int | None = Field(None, description="process id of the agent")
     restarts: int = 0
+
+    @property
+    def member(self) -> str | None:
+        """What changes whenever the node has left the cluster and joined again; None while it is not in it."""
+        return self.ray_node_id or self.stay_id
 
 
 class TransportStatus(Document):
@@ -109,7 +124,7 @@ class EngineStatus(Document):
 
     state: EngineState
     model: str
-    executor: Literal["ray"] = "ray"
+    executor: ExecutorKind = Field(ExecutorKind.RAY, description="what holds its ranks")
     phase: str = Field("", description="the phase it is in: gate, placement, weights, compile, warm-up, first token")
     phases: dict[str, float] = Field(default_factory=dict, description="seconds spent in each phase of this start")
     last_token_age_s: float | None = Field(None, description="seconds since the last token; None before the first")

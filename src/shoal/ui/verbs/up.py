@@ -59,6 +59,13 @@ PORT = click.IntRange(1024, 65000)
     "--port-base", type=PORT, default=27000, show_default=True, help="First port of Ray's; a hundred per node."
 )
 @click.option(
+    "--executor",
+    type=click.Choice(["auto", "ray", "mp"]),
+    default="auto",
+    show_default=True,
+    help="What holds the ranks: Ray, or vLLM's own processes; auto: Ray where it is installed.",
+)
+@click.option(
     "--join-timeout", default=120.0, show_default=True, metavar="S", help="Seconds the gate waits for the nodes."
 )
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines.")
@@ -73,6 +80,7 @@ def verb(
     port: int,
     agent_port: int,
     port_base: int,
+    executor: str,
     join_timeout: float,
     as_json: bool,
 ) -> None:
@@ -89,7 +97,7 @@ def verb(
     if file is not None:
         raise UsageError("--local reads no cluster file", fix="shoal up --local, or: shoal up -f FILE")
     entry = choose(model, builtin() | (load(models) if models else {}))
-    wish = Wish(check_nodes(nodes), entry, port, agent_port, agent_port + 1, port_base, join_timeout)
+    wish = Wish(check_nodes(nodes), entry, port, agent_port, agent_port + 1, port_base, join_timeout, executor)
     ready = _bring_up(wish, detach=detach, as_json=as_json)
     if not detach:
         _stay(ready.record, as_json=as_json)

@@ -93,13 +93,13 @@ def test_an_address_that_comes_later_is_taken(worker: Deployment) -> None:
         machine.ok("ip", "address", "del", f"{later}/24", "dev", "fab0")
 
 
-def test_an_image_without_ray_is_named(worker: Deployment) -> None:
+def test_an_image_without_the_ray_that_is_asked_for_is_named(worker: Deployment) -> None:
     """The agent says so before anything starts, and ends with 1 only after a pause."""
     machine = worker.machine
-    start(worker, {"SHOAL_IMAGE": WITHOUT_RAY})
+    start(worker, {"SHOAL_IMAGE": WITHOUT_RAY, "SHOAL_EXECUTOR": "ray"})
     said = machine.wait_log("ray-worker", "FAILED", 30)
     assert "FAILED     error: there is no Ray in this image, beside vLLM " in said
-    assert "fix: set SHOAL_IMAGE to an image with Ray, or build one" in said
+    assert "fix: set SHOAL_EXECUTOR=mp, or SHOAL_IMAGE to an image with Ray" in said
     until(
         lambda: machine.inspect("ray-worker")["RestartCount"] >= 1,
         60,

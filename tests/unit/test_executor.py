@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from shoal.agent.heart import Heart
-from shoal.agent.mp_executor import MpExecutor, environment
+from shoal.agent.mp_executor import MpExecutor, ending, environment
 from shoal.agent.proof import NcclFiles, Prover, Who
 from shoal.agent.stages import Stage
 from shoal.errors import ConfigError, PreconditionFailed, ShoalError
@@ -156,6 +156,28 @@ def test_ranks_have_their_own_nodes_variables() -> None:
         "HF_HUB_OFFLINE": "1",
         "VLLM_HOST_IP": OTHER,
     }
+
+
+LOG = """\
+(MainProcess pid=7) INFO 11-25 03:30:02 [serve.py:208] Launching vLLM (v0.32.0) headless multiproc executor
+(MainProcess pid=7) ERROR 11-25 03:30:26 [multiproc_executor.py:315] Worker proc VllmWorker-1 died unexpectedly (exit \
+code: None), shutting down executor.
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "told"),
+    [
+        (LOG, None, ": Worker proc VllmWorker-1 died unexpectedly (exit code: None)"),
+        (f"{LOG}leaked semaphore\n", 0, " (code 0): Worker proc VllmWorker-1 died unexpectedly (exit code: None)"),
+        (f"OSError: [Errno 98] in use\n{LOG}", 1, " (code 1): OSError: [Errno 98] in use"),
+        ("usage\n\n", 2, " (code 2): usage"),
+        ("", -9, " (code -9): it said nothing"),
+    ],
+)
+def test_why_ranks_ended(output: str, code: int | None, told: str) -> None:
+    """The first error, else the rank's end as vLLM tells it before its own, else the last line."""
+    assert ending(output, code) == f"vLLM's ranks here have ended{told}"
 
 
 class Beating(Heart):

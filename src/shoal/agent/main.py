@@ -191,7 +191,8 @@ class Agent:
         self._findings = await asyncio.to_thread(checkup.look, self._host, self._env)
         checkup.tell(self._log, self._findings, ignored)
         if self._key() is None:
-            words = "no token of Ray's here: the supervisor's orders are refused, and ranks are left to Ray"
+            kept = "ranks are left to Ray" if self._kind is ExecutorKind.RAY else "no ranks are started here"
+            words = f"no token (RAY_AUTH_TOKEN_PATH) here: the supervisor's orders are refused, and {kept}"
             self._log("preflight", words, level="warn")
         await self._end_orphans()
         preflight.clean(self._log, self._settings)

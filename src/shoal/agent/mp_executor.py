@@ -4,6 +4,7 @@ A worker is in the cluster once the head's agent has heard of it. It runs the en
 wants them. On the head they belong to the API's server, which the supervisor runs itself.
 """
 
+import re
 import secrets
 import sys
 import time
@@ -34,6 +35,8 @@ VLLM_CLI = "vllm.entrypoints.cli.main"
 CPU_CLI = "shoal.vllm_cpu.cli"
 SAID = 400_000
 GRACE = 3.0
+# Told at once; the headless process itself ends seconds later.
+DIED = re.compile(r"Worker proc \S+ died unexpectedly[^,\n]*")
 
 
 def environment(settings: AgentSettings, inherited: Mapping[str, str], order: RankOrder) -> dict[str, str]:
@@ -41,6 +44,15 @@ def environment(settings: AgentSettings, inherited: Mapping[str, str], order: Ra
     env = worker_env.for_raylet(inherited)
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     return env | order.env | {"VLLM_HOST_IP": settings.address}
+
+
+def ending(output: str, code: int | None) -> str:
+    """Why the headless process has ended, or is about to, by what it printed; ``code`` is None while it runs. Pure."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    died = DIED.search(output)
+    cause = first_cause(output) or (died[0] if died else lines[-1].strip()[:300] if lines else "it said nothing")
+    # vLLM ends with code 0 whatever happened: the code is told, it decides nothing.
+    return f"vLLM's ranks here have ended{'' if code is None else f' (code {code})'}: {cause}"
 
 
 class MpExecutor:
@@ -66,6 +78,7 @@ class MpExecutor:
         self._began = 0.0
         self._drained = False
         self._child: Child | None = None
+        self._read = 0
         self._ended = ""
 
     @property
@@ -173,17 +186,18 @@ class MpExecutor:
         env = environment(self._settings, self._prover.ranks_env(), order)
         self.freed()
         self._child = Child.start(argv, env=env, log=self._file, cwd=Path(self._settings.temp_dir))
+        self._read = self._child.offset
         self._born(self._child.pid)
         self._log("rank", f"node rank {order.rank} of {order.nodes} (pid {self.pid})")
 
     def _notice_end(self) -> None:
-        if self._child is None or self._child.code is None or self._ended:
+        child = self._child
+        if child is None or self._ended:
             return
-        output = self._child.output(SAID)
-        lines = [line for line in output.splitlines() if line.strip()]
-        cause = first_cause(output) or (lines[-1].strip()[:300] if lines else "it said nothing")
-        # vLLM ends with code 0 whatever happened: the code is told, it decides nothing.
-        self._ended = f"vLLM's ranks here have ended (code {self._child.code}): {cause}"
+        text, self._read = child.read_from(self._read)
+        if child.code is None and DIED.search(text) is None:
+            return
+        self._ended = ending(child.output(SAID), child.code)
         self._log("rank", self._ended, level="error")
 
     def tell(self, status: NodeStatus) -> NodeStatus:

@@ -6,7 +6,7 @@ import pytest
 
 from shoal.agent.devices import HOLDERS, USED, Held, holder_words, look, parse_held, rdma_words
 from shoal.errors import PreconditionFailed
-from shoal.facts.gpu import QUERY
+from shoal.facts.gpu import QUERY, chosen
 from shoal.host.base import Result
 from shoal.host.fake import FakeHost
 from shoal.log import Event, EventLog
@@ -152,3 +152,27 @@ def test_a_holder_that_is_not_seen_is_told_as_such() -> None:
     """nvidia-smi shows no process of another container: the words say so."""
     assert holder_words(["[N/A], [Not Found], 12"]) == "by a process that cannot be seen from inside this container"
     assert holder_words(["1, a, 2", "3, b, 4"]) == "a (pid 1, 2 MiB), b (pid 3, 4 MiB)"
+
+
+def test_only_visible_gpus_are_offered_and_judged(heard: Heard) -> None:
+    """nvidia-smi does not read CUDA_VISIBLE_DEVICES, so it is asked for these GPUs: another's holder stops nobody."""
+    replies = {f"{SMI} -i 1": "1, NVIDIA H100, 81559\n", f"{MEMORY} -i 1": "1, 3, 81559\n"}
+    others = H100 | {MEMORY: "0, 70000, 81559\n1, 3, 81559\n"}
+    assert look(heard.log, FakeHost({}, others | replies), visible="1") == 1
+
+
+@pytest.mark.parametrize(
+    ("visible", "words"),
+    [
+        ("", ()),
+        ("0", ("-i", "0")),
+        ("2, 3", ("-i", "2,3")),
+        ("GPU-8f6d3a1c-00ab", ("-i", "GPU-8f6d3a1c-00ab")),
+        ("-1", ()),
+        ("MIG-5c89852c", ()),
+        ("NoDevFiles", ()),
+    ],
+)
+def test_visible_gpus_in_the_words_of_nvidia_smi(visible: str, words: tuple[str, ...]) -> None:
+    """Indices and UUIDs of whole GPUs are handed on; with anything else nvidia-smi is asked for all."""
+    assert chosen(visible) == words

@@ -52,7 +52,7 @@ def image(monkeypatch: pytest.MonkeyPatch) -> None:
     """An image with GPUs' vLLM and Ray, on a machine without a GPU."""
     monkeypatch.setattr(module, "versions", lambda: HERE)
     monkeypatch.setattr(module, "is_cpu_build", lambda: False)
-    monkeypatch.setattr("shoal.facts.gpu.read", lambda _: None)
+    monkeypatch.setattr("shoal.facts.gpu.read", lambda *_: None)
 
 
 def test_a_folder_is_served_by_its_own_name() -> None:
@@ -232,7 +232,7 @@ def test_without_a_list_of_nodes_this_one_serves_alone(monkeypatch: pytest.Monke
     assert request.arguments[-1] == "2"
     with pytest.raises(ConfigError, match="no GPU is seen here, and SHOAL_EXPECT names no node"):
         got(alone)
-    monkeypatch.setattr("shoal.facts.gpu.read", lambda _: ("a", "b", "c", "d"))
+    monkeypatch.setattr("shoal.facts.gpu.read", lambda *_: ("a", "b", "c", "d"))
     assert got(alone)[0].expect == (("192.168.100.1", 4),)
 
 

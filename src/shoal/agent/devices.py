@@ -24,14 +24,15 @@ class Held:
     total: int
 
 
-def look(log: EventLog, host: Host, wanted: int | None = None, *, shared: bool = False) -> int:
+def look(log: EventLog, host: Host, wanted: int | None = None, *, shared: bool = False, visible: str = "") -> int:
     """Say which GPUs and RDMA devices are present; returns the number of GPUs to offer: ``wanted``, else all.
+    ``visible`` is CUDA_VISIBLE_DEVICES: what it leaves out is not looked at.
 
     Raises:
         PreconditionFailed: the driver does not answer or sees fewer than are wanted, or somebody else holds a GPU and
             they are not ``shared``.
     """
-    gpus = _gpus(host)
+    gpus = _gpus(host, visible)
     if gpus is None:
         log("preflight", "no GPU: nvidia-smi is not installed")
     else:
@@ -44,13 +45,13 @@ def look(log: EventLog, host: Host, wanted: int | None = None, *, shared: bool =
         what = f"SHOAL_NUM_GPUS={wanted}, and nvidia-smi sees {len(gpus)} GPU(s)"
         raise PreconditionFailed(what, fix="nvidia-smi   # then mend the driver, or correct SHOAL_NUM_GPUS")
     if gpus and wanted != 0 and not shared:
-        refuse_held(host)
+        refuse_held(host, visible)
     return len(gpus or ()) if wanted is None else wanted
 
 
-def _gpus(host: Host) -> tuple[gpu.Gpu, ...] | None:
+def _gpus(host: Host, visible: str) -> tuple[gpu.Gpu, ...] | None:
     try:
-        return gpu.read(host)
+        return gpu.read(host, visible)
     except CommandFailed as error:
         raise PreconditionFailed(str(error), why=error.why, fix="nvidia-smi   # then mend the driver") from error
 
@@ -87,12 +88,13 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def refuse_held(host: Host) -> None:
-    """Raise PreconditionFailed where a GPU is in use before anything was started here."""
-    held = parse_held(host.run(USED, timeout=20, ok=range(256)).out)
+def refuse_held(host: Host, visible: str = "") -> None:
+    """Raise PreconditionFailed where a visible GPU is in use before anything was started here."""
+    only = gpu.chosen(visible)
+    held = parse_held(host.run((*USED, *only), timeout=20, ok=range(256)).out)
     if not held:
         return
-    apps = host.run(HOLDERS, timeout=20, ok=range(256)).out.splitlines()
+    apps = host.run((*HOLDERS, *only), timeout=20, ok=range(256)).out.splitlines()
     gpus = "; ".join(f"GPU {item.index}: {item.used} of {item.total} MiB are in use" for item in held)
     raise PreconditionFailed(
         f"GPUs are held by another process: {gpus}",

@@ -83,7 +83,9 @@ class Agent:
         who = Who(self._name(), settings.address, self._versions.nccl, is_cpu_build(), self._env)
         self._prover = Prover(self._host, who, files)
         self._executor = self._form(kind)
-        node = Node(self._name(), self._logs, Path(settings.temp_dir), self._journal, self._executor, self._take)
+        self._visible = env.get("CUDA_VISIBLE_DEVICES", "")
+        temp, journal = Path(settings.temp_dir), self._journal
+        node = Node(self._name(), self._logs, temp, journal, self._executor, self._take, self._visible)
         self._orders = Orders(self._host, node, log)
         self._findings: tuple[Finding, ...] = ()
         readings = Readings(functools.partial(gather, self._host))
@@ -186,7 +188,9 @@ class Agent:
         wanted = self._settings.num_gpus
         # On the head the ranks of `mp` belong to the supervisor, which may have them at this moment.
         shared = bool(self._settings.share_gpus) or (self._rules.is_head and self._kind is ExecutorKind.MP)
-        self._gpus = await asyncio.to_thread(devices.look, self._log, self._host, wanted, shared=shared)
+        self._gpus = await asyncio.to_thread(
+            devices.look, self._log, self._host, wanted, shared=shared, visible=self._visible
+        )
         ignored = checkup.demoted(self._settings.preflight_ignore)
         self._findings = await asyncio.to_thread(checkup.look, self._host, self._env)
         checkup.tell(self._log, self._findings, ignored)

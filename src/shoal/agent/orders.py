@@ -35,6 +35,7 @@ class Node:
     journal: Path
     executor: Executor
     order: Callable[[str], None]
+    visible: str = ""  # CUDA_VISIBLE_DEVICES
 
 
 class Orders:
@@ -63,7 +64,7 @@ class Orders:
             self._node.executor.freed()
             removed = ranks.remove(self._segments, ranks.segments(process.pid for process in left))
             self._segments = set()
-            held = await ranks.wait_until_free(self._host, [process.pid for process in found])
+            held = await ranks.wait_until_free(self._host, [process.pid for process in found], self._node.visible)
         names = [f"{ranks.title(process) or process.name()} (pid {process.pid})" for process in left]
         if found:
             words = f"ended {len(found) - len(left)} process(es) of the engine"

@@ -14,7 +14,7 @@ import psutil
 
 from shoal.agent.supervise import descendants, end_all
 from shoal.errors import ShoalError
-from shoal.facts.gpu import GpuProcess
+from shoal.facts.gpu import GpuProcess, chosen
 from shoal.facts.process import link
 from shoal.host.base import Host
 
@@ -105,21 +105,21 @@ def parse_apps(text: str) -> tuple[GpuProcess, ...]:
     return tuple(out)
 
 
-def holders(host: Host) -> tuple[GpuProcess, ...]:
-    """Who holds the GPUs of this node, a monitor's few MiB aside; nobody where there is no driver to say so."""
+def holders(host: Host, visible: str = "") -> tuple[GpuProcess, ...]:
+    """Who holds the ``visible`` GPUs of this node, a monitor's few MiB aside; nobody where no driver says so."""
     try:
-        result = host.run(COMPUTE_APPS, timeout=10, ok=range(256))
+        result = host.run((*COMPUTE_APPS, *chosen(visible)), timeout=10, ok=range(256))
     except ShoalError:
         return ()
     apps = parse_apps(result.out) if result.code == 0 else ()
     return tuple(app for app in apps if app.used_mib is None or app.used_mib >= HELD_MIB)
 
 
-async def wait_until_free(host: Host, ours: Sequence[int]) -> tuple[GpuProcess, ...]:
+async def wait_until_free(host: Host, ours: Sequence[int], visible: str = "") -> tuple[GpuProcess, ...]:
     """Who still holds GPUs once our ranks' memory is back, or the wait is over: a driver frees it after the exit."""
     held: tuple[GpuProcess, ...] = ()
     for _ in range(int(FREED_WITHIN / 0.5)):
-        held = await asyncio.to_thread(holders, host)
+        held = await asyncio.to_thread(holders, host, visible)
         if not any(app.pid in ours for app in held):
             break
         await asyncio.sleep(0.5)

@@ -86,7 +86,8 @@ async def serve(settings: ServeSettings, key: str, env: Mapping[str, str], log: 
     endpoint = Endpoint(app, arrival.sockets(settings.address, settings.serve_port))
     endpoint.start()
     try:
-        settings, request = await asyncio.to_thread(obtain, settings, log)
+        visible = env.get("CUDA_VISIBLE_DEVICES", "")
+        settings, request = await asyncio.to_thread(obtain, settings, log, visible)
         env = await for_own_ranks(settings, request, env, log)
         async with EngineClient(request.endpoint, key, request.model) as client:
             desk.supervisor = supervisor = Supervisor(settings, request, client, env, log)

@@ -28,8 +28,9 @@ from shoal.state.status import ExecutorKind
 OTHERS = "set MODEL_NAME to a key of models.yaml, a folder below /models, or ORGANISATION/MODEL of the hub"
 
 
-def obtain(settings: ServeSettings, log: EventLog) -> tuple[ServeSettings, Request]:
+def obtain(settings: ServeSettings, log: EventLog, visible: str = "") -> tuple[ServeSettings, Request]:
     """The request, and the settings with the nodes that it needs. Reads and asks; may take seconds.
+    ``visible`` is CUDA_VISIBLE_DEVICES.
 
     Raises:
         ConfigError: a setting, the registry or an option of it is wrong.
@@ -41,7 +42,7 @@ def obtain(settings: ServeSettings, log: EventLog) -> tuple[ServeSettings, Reque
     if not settings.model_name:
         raise ConfigError("MODEL_NAME is not set: the head serves one model", fix=OTHERS)
     host = LocalHost()
-    settings = settings if settings.expect else replace_expect(settings, _own_gpus(settings, host))
+    settings = settings if settings.expect else replace_expect(settings, _own_gpus(settings, host, visible))
     entry = _entry(settings)
     parallel = over_gpus([gpus for _, gpus in settings.expect], settings.tensor_parallel, settings.pipeline_parallel)
     if kind is ExecutorKind.MP:
@@ -95,8 +96,8 @@ def replace_expect(settings: ServeSettings, gpus: int) -> ServeSettings:
     return settings.model_copy(update={"expect": ((settings.address, gpus),)})
 
 
-def _own_gpus(settings: ServeSettings, host: LocalHost) -> int:
-    found = settings.num_gpus if settings.num_gpus is not None else len(gpu.read(host) or ())
+def _own_gpus(settings: ServeSettings, host: LocalHost, visible: str) -> int:
+    found = settings.num_gpus if settings.num_gpus is not None else len(gpu.read(host, visible) or ())
     if found < 1:
         what = "no GPU is seen here, and SHOAL_EXPECT names no node"
         raise ConfigError(what, fix="set SHOAL_EXPECT=ADDRESS:GPUS,... or SHOAL_NUM_GPUS")

@@ -1,5 +1,6 @@
 """GPUs, as ``nvidia-smi`` reports them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -7,6 +8,9 @@ from shoal.errors import CommandFailed
 from shoal.host.base import Host
 
 QUERY = ("nvidia-smi", "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits")
+
+
+NAMED = re.compile(r"\d+|GPU-[0-9a-fA-F-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -98,13 +102,22 @@ def parse(text: str) -> tuple[Gpu, ...]:
     return tuple(gpus)
 
 
-def read(host: Host) -> tuple[Gpu, ...] | None:
-    """The machine's GPUs; None where it has no ``nvidia-smi``, empty where that sees none.
+def chosen(visible: str) -> tuple[str, ...]:
+    """nvidia-smi's words for the GPUs that CUDA_VISIBLE_DEVICES names; none where it leaves the choice open.
+
+    nvidia-smi does not read that variable: without these words it tells of GPUs that no process here will use.
+    """
+    names = [word.strip() for word in visible.split(",") if word.strip()]
+    return ("-i", ",".join(names)) if names and all(map(NAMED.fullmatch, names)) else ()
+
+
+def read(host: Host, visible: str = "") -> tuple[Gpu, ...] | None:
+    """The machine's GPUs that are ``visible``; None where it has no ``nvidia-smi``, empty where that sees none.
 
     Raises:
         CommandFailed: nvidia-smi is there and fails: the driver does not answer.
     """
-    result = host.run(QUERY, timeout=20, ok=range(256))
+    result = host.run((*QUERY, *chosen(visible)), timeout=20, ok=range(256))
     if result.code == 127:
         return None
     if result.code != 0:

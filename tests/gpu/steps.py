@@ -101,7 +101,7 @@ def prepare(place: Place) -> dict[str, Any]:
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
         place.say(f"{LLAMA}: {(done.stdout + done.stderr)[-600:].strip()}")
         found["llama_s"] = round(time.monotonic() - began, 1)
-    for file in () if place.rehearse else small.glob("*token*"):
+    for file in () if place.rehearse else (*small.glob("*token*"), *small.glob("*.jinja")):
         shutil.copyfile(file, llama / file.name)
     return found
 

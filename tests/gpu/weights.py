@@ -1,4 +1,4 @@
-"""A Llama-shaped model of 8 billion random weights: `python -m tests.gpu.weights FOLDER`. It has no tokenizer."""
+"""A Llama-shaped model of 7.4 billion random weights: `python -m tests.gpu.weights FOLDER`. It has no tokenizer."""
 
 import json
 import sys

@@ -1,0 +1,302 @@
+"""A plan carried out on hosts that are folders of this machine: pushed, switched, started, stopped, remembered."""
+
+import json
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from tests.unit.fleet_hosts import COMPOSE, PROCESS, facts, plan, seen, standing, stands
+
+from shoal.errors import AlreadyRunning, ConfigError, HostError, NotRunning, PreconditionFailed, StartFailed
+from shoal.host import hand
+from shoal.host.base import Host, Result
+from shoal.host.fake import FakeHost
+from shoal.host.send import carry_out
+from shoal.ops import relay
+from shoal.ops.fleet import apply, down, reach, verbs
+from shoal.ops.fleet.desk import Desk
+from shoal.ops.fleet.lock import locked
+from shoal.plan.fleet import FleetPlan, PlannedFile, PlannedSecret
+from shoal.plan.fleet_changes import changes
+from shoal.state.standing import Standing
+from shoal.state.status import ClusterState, ClusterStatus
+
+TEXT = PlannedFile(path="models.yaml", mode=0o644, text="a: {model: b}\n", why="the registry")
+
+
+class Home(FakeHost):
+    """A host that does in this process what is sent to its Python."""
+
+    def run(self, argv: object, *, timeout: float, ok: object = (0,), input: object = None) -> Result:
+        del timeout, ok
+        line = str(input).splitlines()[-1].removeprefix("answer(").removesuffix(")")
+        told = hand.work(json.loads(json.loads(line)))
+        return Result(("python3", "-"), 0, hand.MARK + json.dumps(told), "")
+
+
+class Place:
+    """A cluster of two hosts, each a home of its own on this machine, whose programs sleep."""
+
+    def __init__(self, folder: Path) -> None:
+        self.homes = {name: folder / name for name in ("gpu-1", "gpu-2")}
+        for home in self.homes.values():
+            home.mkdir()
+        self.hosts: Mapping[str, Host] = {name: Home(name=name) for name in self.homes}
+        self.said: list[str] = []
+        self.plan = self.of(plan(head=(TEXT,), worker=()))
+
+    def of(self, made: FleetPlan) -> FleetPlan:
+        """The plan, for these homes, with programs that only sleep."""
+        text = made.model_dump_json()
+        for node in made.nodes:
+            text = text.replace(node.temp, f"{self.homes[node.name]}/tmp")
+        document = json.loads(text)
+        for node in document["nodes"]:
+            home = str(self.homes[node["name"]])
+            node.update(json.loads(json.dumps(node).replace("/home/me", home)))
+            for unit in node["units"]:
+                unit["start"] = ["sleep", "60"]
+        return FleetPlan.model_validate(document)
+
+    @property
+    def fleet(self) -> apply.Fleet:
+        return apply.Fleet(self.plan, self.hosts, self.said.append)
+
+    def root(self, name: str) -> Path:
+        return self.homes[name] / ".local/share/shoal/lab"
+
+    def standings(self) -> dict[str, Standing]:
+        step = {"do": "look", "runtime": "process", "python": ""}
+        return {
+            name: Standing.model_validate(carry_out(host, str(self.root(name)), [step])[0])
+            for name, host in self.hosts.items()
+        }
+
+    def pushed(self) -> None:
+        apply.push(self.fleet, list(self.hosts), self.standings())
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    apply.end(made.fleet, [(node.name, unit.name) for node in made.plan.nodes for unit in node.units
+                           if made.root(node.name).is_dir()])  # fmt: skip
+
+
+def test_from_nothing_to_running_and_back(place: Place) -> None:
+    """Pushed, handed over, switched, started; then nothing is left to change; then all of it is gone again."""
+    before = place.standings()
+    planned = changes(place.plan, before)
+    place.pushed()
+    apply.hand_over(place.fleet, lambda secret: f"value of {secret.path}\n")
+    apply.switch(place.fleet, planned.switch)
+    apply.carry(place.fleet, planned)
+    apply.remember(place.fleet)
+    now = place.standings()
+    assert changes(place.plan, now).nothing
+    stand = {name: (one.current, one.served) for name, one in now.items()}
+    assert stand == dict.fromkeys(place.hosts, (place.plan.digest, place.plan.digest))
+    assert (place.root("gpu-1") / "state/api.key").read_text() == "value of state/api.key\n"
+    assert not (place.root("gpu-2") / "state/api.key").exists()
+    assert (place.root("gpu-1") / "current/models.yaml").read_text() == TEXT.text
+    done = down.take_down(place.plan, list(place.hosts), place.hosts, place.said.append)
+    assert done == ["stopped engine of gpu-1", "stopped agent of gpu-2", "stopped agent of gpu-1"]
+    assert place.said[1:] == [
+        "handing over the secrets",
+        "switching 2 host(s)",
+        "starting agent on gpu-1, gpu-2",
+        "starting engine on gpu-1",
+        "stopping engine of gpu-1",
+        "stopping agent of gpu-2",
+        "stopping agent of gpu-1",
+    ]
+
+
+def test_a_release_holds_its_plan(place: Place) -> None:
+    """It is the way back, for any operator."""
+    place.pushed()
+    text = (place.root("gpu-2") / "releases" / place.plan.digest / "plan.json").read_text()
+    assert FleetPlan.model_validate_json(text) == place.plan
+
+
+def test_no_host_is_left_switched_alone(place: Place) -> None:
+    """Where one host refuses, those that were switched are switched back, and the error names it."""
+    place.pushed()
+    (place.root("gpu-2") / "releases" / place.plan.digest).rename(place.homes["gpu-2"] / "moved")
+    with pytest.raises(HostError, match="gpu-2: switch could not be done"):
+        apply.switch(place.fleet, ["gpu-1", "gpu-2"])
+    assert {name: one.current for name, one in place.standings().items()} == {"gpu-1": "", "gpu-2": ""}
+
+
+def test_two_hosts_that_fail_are_one_error(place: Place) -> None:
+    """Each is named with its own reason."""
+    with pytest.raises(HostError) as raised:
+        apply.switch(place.fleet, ["gpu-1", "gpu-2"])
+    assert raised.value.what == "2 of 2 hosts: gpu-1, gpu-2"
+    assert raised.value.why.count(f"there is no release {place.plan.digest}") == 2
+
+
+def test_an_interruption_waits_for_the_switch() -> None:
+    """Ctrl-C in the middle of what must not be left half done comes after it."""
+    done = []
+
+    def work() -> None:
+        with apply.undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            done.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["whole"]
+
+
+def test_images_are_compared() -> None:
+    """One that is missing, and one that is another under the same name: the hosts are named, with a remedy."""
+    made = plan(COMPOSE)
+    fit = stands(made)
+    apply.check_images(made, fit)
+    docker = standing().docker
+    gone = {**fit, "gpu-2": standing(docker=docker.model_copy(update={"image": ""}))}
+    with pytest.raises(PreconditionFailed) as raised:
+        apply.check_images(made, gone)
+    assert (raised.value.what, raised.value.fix) == ("vllm:1 is not on gpu-2", "ssh gpu-2 docker pull vllm:1")
+    other = {**fit, "gpu-2": standing(docker=docker.model_copy(update={"image": "sha256:bb [other]"}))}
+    with pytest.raises(PreconditionFailed, match="vllm:1 is not the same image everywhere"):
+        apply.check_images(made, other)
+
+
+def test_the_lock_names_its_owner(place: Place) -> None:
+    """While one operator works, another is told who it is; afterwards the lock is free."""
+    host, root = place.hosts["gpu-1"], str(place.root("gpu-1"))
+    with locked(host, root, "up") as lock:
+        lock.take()
+        with (
+            pytest.raises(AlreadyRunning, match=r".+@.+ changes this cluster just now: shoal up"),
+            locked(host, root, "down"),
+        ):
+            raise AssertionError("two have it")  # pragma: no cover
+    with locked(host, root, "down"):
+        pass
+
+
+def desk(folder: Path, **env: str) -> Desk:
+    found = Desk(folder / "desk", env)
+    found.make()
+    return found
+
+
+def test_secrets_are_made_once_and_taken_over(tmp_path: Path) -> None:
+    """A first operator makes them; a second takes those of the head; each keeps them in files of mode 0600."""
+    node = plan().head
+    mine = desk(tmp_path)
+    mine.adopt(FakeHost(), node)
+    token = (mine.folder / "ray.token").read_text()
+    mine.adopt(FakeHost({f"{node.root}/state/ray.token": "other"}), node)
+    assert (mine.folder / "ray.token").read_text() == token
+    yours = Desk(tmp_path / "yours", {})
+    yours.make()
+    yours.adopt(FakeHost({f"{node.root}/state/ray.token": token}), node)
+    assert (yours.folder / "ray.token").read_text() == token
+    assert {oct(path.stat().st_mode)[-3:] for path in yours.folder.iterdir()} == {"600"}
+    yours.remove()
+    assert not yours.folder.exists()
+
+
+def test_what_a_reference_stands_for(tmp_path: Path) -> None:
+    """A variable or a file; nothing in it is a mistake that is named."""
+    own = desk(tmp_path, KEY="hush")
+    (tmp_path / "key").write_text("quiet\n")
+
+    def value(source: str) -> str:
+        return own.value(PlannedSecret(path="state/api.key", source=source, why=""))
+
+    assert (value("env:KEY"), value(f"file:{tmp_path}/key")) == ("hush\n", "quiet\n")
+    with pytest.raises(ConfigError, match="env:NONE holds no secret"):
+        value("env:NONE")
+
+
+def test_how_far_a_command_came(tmp_path: Path) -> None:
+    """An error and Ctrl-C say the last stage and the next command; what came to its end has nothing to tell."""
+    own = desk(tmp_path)
+    said: list[str] = []
+    course = verbs.Course("up", Path("shoal.yaml"), own, "abc", said.append)
+
+    def go(stage: str, error: BaseException) -> None:
+        with verbs.told_where(course):
+            course.at(stage)
+            raise error
+
+    with pytest.raises(StartFailed) as raised:
+        go("pushing", StartFailed("no", why="because", fix="do this"))
+    assert raised.value.why == "because\n     it came as far as: pushing"
+    assert raised.value.fix.splitlines() == [
+        "do this",
+        "     shoal up -f shoal.yaml   # goes on from there",
+        "     shoal rollback -f shoal.yaml   # back to the last that served",
+    ]
+    with pytest.raises(verbs.Interrupted) as stopped:
+        go("switching", KeyboardInterrupt())
+    assert (stopped.value.stage, said, own.where()["stage"]) == ("switching", ["pushing", "switching"], "switching")
+    course.done()
+    assert own.where() == {}
+
+
+def test_which_release_is_gone_back_to() -> None:
+    """The last that served, or where that is the current one the one before it; else there is none, and it is said."""
+    made = plan()
+    path = f"/home/me/.local/share/shoal/lab/releases/{made.digest}/plan.json"
+    head = FakeHost({path: made.model_dump_json()})
+
+    def back(**more: str) -> FleetPlan:
+        return verbs.earlier(head, "gpu-1", standing(**more), "lab", Path("shoal.yaml"))
+
+    assert back(current="new", served=made.digest, before="old") == made
+    assert back(current="new", served="new", before=made.digest) == made
+    with pytest.raises(NotRunning, match="lab: no other release has produced a token yet"):
+        back(current="new", served="new")
+    with pytest.raises(NotRunning, match="gpu-1: release gone cannot be read"):
+        back(current="new", served="gone")
+
+
+def test_the_head_is_asked_over_ssh() -> None:
+    """With processes by the release's own file, in containers inside the agent's; what does not answer is told."""
+    made = plan()
+    status = ClusterStatus(cluster="lab", state=ClusterState.READY)
+    told = f"motd\n{relay.MARK}{json.dumps({'status': status.model_dump(mode='json')})}\n"
+    _, argv = reach.relay(FakeHost(), made)
+    assert argv == ("/opt/vllm/bin/python", "/home/me/.local/share/shoal/lab/current/shoal.pyz", "relay")
+    host = FakeHost(replies={" ".join(argv): told})
+    assert reach.status(host, made) == status
+    asked = json.loads(host.inputs[0])["record"]
+    assert (asked["api_key_file"], asked["serve_url"]) == (
+        "/home/me/.local/share/shoal/lab/state/api.key",
+        "http://10.0.0.1:8701",
+    )
+    _, inside = reach.relay(FakeHost(), plan(COMPOSE))
+    assert inside == ("python3", "/opt/shoal/shoal.pyz", "relay")
+    with pytest.raises(HostError, match="shoal relay ended with code 127"):
+        reach.status(FakeHost(), made)
+
+
+def test_what_the_relay_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record alone asks for the status; with words the model is asked, and its refusal is carried back."""
+    status = ClusterStatus(cluster="lab", state=ClusterState.DOWN)
+    monkeypatch.setattr(relay, "snapshot", lambda record: status)
+
+    def refuse(*words: object, **more: object) -> None:
+        raise NotRunning("no", why="w", fix="f")
+
+    monkeypatch.setattr(relay, "ask", refuse)
+    question = {"record": reach.record(plan(), 0).model_dump(mode="json")}
+    assert relay.answer(question) == {"status": status.model_dump(mode="json")}
+    asked = {**question, "ask": "why?", "max_tokens": 1}
+    assert relay.answer(asked) == {"error": {"what": "no", "why": "w", "fix": "f"}}
+
+
+def test_one_host_is_a_cluster(tmp_path: Path) -> None:
+    """A head alone is planned as two are."""
+    alone = PROCESS.replace("  - {name: gpu-2, fabric: 10.0.0.2, gpus: 1}\n", "")
+    made = plan(alone, seen(facts("gpu-1", "10.0.0.1")))
+    assert (made.workers, made.parallel.partition(":")[0]) == ((), "tensor 1, pipeline 1")

@@ -59,7 +59,7 @@ def test_hosts_that_are_not_fit() -> None:
         "gpu-1: /opt/vllm/bin/python does not run: No such file",
         "gpu-2: me may not write in /home/me",
         "gpu-2: /home/me has 1 MiB of room, and 24 MiB are needed",
-        "gpu-2: /opt/vllm/bin/python has no vLLM and no Ray",
+        "gpu-2: /opt/vllm/bin/python has no vLLM",
     ]
     assert "ssh gpu-2 df -h /home/me" in fix
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from typing import Any, Dict, Iterator, List, Optional, Set
+from typing import Any, Dict, List, Optional, Set
 
 SHM = "/dev/shm"
 # What vLLM leaves when its processes are killed: message queue, CPU collectives, semaphores.
@@ -147,29 +147,34 @@ def shared_memory() -> List[str]:
     """Segments by vLLM's names, of our user, that no living process uses: removed."""
     names = os.listdir(SHM) if os.path.isdir(SHM) else []
     found = [SHM + "/" + name for name in names if any(fnmatch.fnmatch(name, form) for form in SHM_NAMES)]
-    found = [path for path in found if os.path.exists(path) and os.stat(path).st_uid == os.getuid()]
-    used = set(used_below(SHM)) if found else set()
-    gone = [path for path in found if path not in used]
+    about = {path: os.stat(path) for path in found if os.path.exists(path)}
+    used = in_use(SHM + "/") if about else set()
+    gone = [path for path, seen in about.items() if seen.st_uid == os.getuid() and seen.st_ino not in used]
     for path in gone:
         os.unlink(path)
     return gone
 
 
-def used_below(folder: str) -> Iterator[str]:
-    """Files in a folder that some process has mapped or open, as far as we may look."""
+def in_use(folder: str) -> Set[int]:
+    """Inodes of files in a folder that some process has mapped or open, as far as we may look.
+
+    Inodes, for a semaphore is mapped under the name that it was made by: glibc gives it its own only afterwards.
+    """
+    used = set()  # type: Set[int]
     for pid in all_pids():
-        for line in (text_of("/proc/%d/maps" % pid) or "").splitlines():
-            if folder + "/" in line:
-                yield line[line.index(folder) :].replace(" (deleted)", "")
+        maps = (text_of("/proc/%d/maps" % pid) or "").splitlines()
+        # address perms offset dev inode path
+        used.update(int(line.split(None, 5)[4]) for line in maps if folder in line)
+        place = "/proc/%d/fd/" % pid
         try:
-            handles = os.listdir("/proc/%d/fd" % pid)
+            used.update(
+                os.stat(place + handle).st_ino
+                for handle in os.listdir(place)
+                if os.readlink(place + handle).startswith(folder)
+            )
         except OSError:
             continue
-        for handle in handles:
-            try:
-                yield os.readlink("/proc/%d/fd/%s" % (pid, handle))
-            except OSError:
-                continue
+    return used
 
 
 def digest(path: str) -> str:

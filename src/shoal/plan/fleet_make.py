@@ -235,9 +235,8 @@ def _python(name: str, spec: ClusterSpec, draft: Draft, seen: Seen) -> Iterator[
             f"{name}: {spec.python} does not run: {found.error}", fix=f"correct `python:` in {draft.origin}"
         )
         return
-    missing = [what for what, version in (("vLLM", found.vllm), ("Ray", found.ray)) if version is None]
-    if missing:
+    if found.vllm is None:
         yield ShoalError(
-            f"{name}: {spec.python} has no {' and no '.join(missing)}",
+            f"{name}: {spec.python} has no vLLM",
             fix=f"ssh {draft.ssh} {spec.python} -m pip install vllm ray",
         )

@@ -84,7 +84,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 @cache
 def options_of(verb: str) -> frozenset[str]:
-    command = import_module(f"shoal.ui.verbs.{verb}").verb if verb else cli
+    command = import_module(f"shoal.ui.verbs.{verb.replace('-', '_')}").verb if verb else cli
     known = {"-h", "--help"} if verb else {"-h", "--help", "-V", "--version"}
     below = command.commands.values() if verb and isinstance(command, click.Group) else ()
     params = (param for part in (command, *below) for param in part.params)

@@ -47,7 +47,7 @@ def all_verbs() -> Iterator[tuple[str, ...]]:
     """Every verb, and after it those below it."""
     for verb in VERBS:
         yield (verb,)
-        command = import_module(f"shoal.ui.verbs.{verb}").verb
+        command = import_module(f"shoal.ui.verbs.{verb.replace('-', '_')}").verb
         if isinstance(command, Group):
             yield from ((verb, name) for name in command.commands)
 

@@ -4,7 +4,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from shoal.errors import CommandFailed
+from shoal.errors import CommandFailed, ShoalError
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,28 @@ class Result:
         )
 
 
+class Talk(Protocol):
+    """A program that runs, and that is spoken with while it does. Its end is the end of its input."""
+
+    def send(self, data: bytes) -> None:
+        """Write to its standard input, all of it; what has ended hears nothing, and that is no error here."""
+
+    def line(self) -> str | None:
+        """The next line of its output, without its end; None when there are no more."""
+        ...
+
+    def ended(self) -> tuple[str, int]:
+        """What it said as an error, and its code, once :meth:`line` has said None."""
+        ...
+
+    def blame(self) -> ShoalError:
+        """Why it ended, once :meth:`line` has said None."""
+        ...
+
+    def close(self) -> None:
+        """End its input, wait a little for its end, and then kill it."""
+
+
 class Host(Protocol):
     """A machine. Transport failure is HostUnreachable or TimedOut; a command's own failure is CommandFailed."""
 
@@ -53,6 +75,10 @@ class Host(Protocol):
         self, argv: Sequence[str], *, timeout: float, ok: Container[int] = (0,), input: str | bytes | None = None
     ) -> Result:
         """Run a command to its end, ``timeout`` in seconds; ``input`` is what it reads, by default nothing."""
+        ...
+
+    def start(self, argv: Sequence[str]) -> Talk:
+        """Start a command that is spoken with. Whatever is wrong with it is told by the talk's ``blame``."""
         ...
 
     def read(self, path: str) -> str | None:

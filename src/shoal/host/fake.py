@@ -3,7 +3,7 @@
 from collections.abc import Container, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from shoal.errors import HostUnreachable
+from shoal.errors import CommandFailed, HostUnreachable
 from shoal.host.base import Result, encoded, text
 
 
@@ -49,6 +49,10 @@ class FakeHost:
         result = reply if isinstance(reply, Result) else Result.of(argv, 0, encoded(reply), b"")
         return result.require(ok, self.name)
 
+    def start(self, argv: Sequence[str]) -> "FakeTalk":
+        """A talk whose lines are the reply's."""
+        return FakeTalk(self, self.run(argv, timeout=0, ok=range(256)))
+
     def read(self, path: str) -> str | None:
         """Text from the tree, or None."""
         content = self.read_bytes(path)
@@ -72,3 +76,29 @@ class FakeHost:
         self._connect()
         self.tree[path] = content
         self.modes[path] = mode
+
+
+class FakeTalk:
+    """Says the lines of a reply, and remembers what it was told in the host's ``inputs``."""
+
+    def __init__(self, host: FakeHost, reply: Result) -> None:
+        self._host, self._reply, self._lines = host, reply, iter(reply.out.splitlines())
+
+    def send(self, data: bytes) -> None:
+        """Remember it."""
+        self._host.inputs.append(data)
+
+    def line(self) -> str | None:
+        """The next line of the reply."""
+        return next(self._lines, None)
+
+    def ended(self) -> tuple[str, int]:
+        """The reply's error and code."""
+        return self._reply.err, self._reply.code
+
+    def blame(self) -> CommandFailed:
+        """The reply's error."""
+        return CommandFailed(f"{self._host.name}: it ended with code {self._reply.code}", why=self._reply.err)
+
+    def close(self) -> None:
+        """Nothing is to be ended."""

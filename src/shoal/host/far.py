@@ -11,12 +11,12 @@ import os
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from shoal.errors import CommandFailed, HostUnreachable, TimedOut, WriteFailed
-from shoal.host.base import Host, Result, encoded, text
+from shoal.errors import CommandFailed, HostUnreachable, ShoalError, TimedOut, WriteFailed
+from shoal.host.base import Host, Result, Talk, encoded, text
 
 FILE_DEADLINE = 60.0  # seconds for reading, listing or writing one file
 KILLED = 137
@@ -85,6 +85,10 @@ class FarHost(ABC):
             raise late
         return result.require(ok, self.name)
 
+    def start(self, argv: Sequence[str]) -> Talk:
+        """Start a command that is spoken with. It is not wrapped: it ends with its input, or by its own clock."""
+        return FarTalk(self._inner.start(self.carry(tuple(argv))), self._unreachable)
+
     def _unwrap(self, argv: tuple[str, ...], told: Result) -> Result:
         """The command's own result, out of the carrier's."""
         before, begun, rest = told.err.partition(MARK)
@@ -139,3 +143,26 @@ class FarHost(ABC):
                 why=error.why,
                 fix=f"on {self.name}: ls -ld {target.parent}; df -h {target.parent}",
             ) from error
+
+
+class FarTalk:
+    """A command on a far machine that is spoken with."""
+
+    def __init__(self, inner: Talk, unreachable: Callable[..., HostUnreachable]) -> None:
+        self._inner, self._unreachable, self._begun = inner, unreachable, False
+        self.send, self.close = inner.send, inner.close
+
+    def line(self) -> str | None:
+        """The next line, or None at the end."""
+        line = self._inner.line()
+        self._begun = self._begun or line is not None
+        return line
+
+    def ended(self) -> tuple[str, int]:
+        """What was said as an error, and the code."""
+        return self._inner.ended()
+
+    def blame(self) -> ShoalError:
+        """The carrier's cause, where that is known."""
+        said, code = self.ended()
+        return self._unreachable(said.replace("\r", ""), code, begun=self._begun)

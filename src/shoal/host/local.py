@@ -1,5 +1,6 @@
 """This machine. The one place where commands are spawned."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,8 +10,10 @@ import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
-from shoal.errors import TimedOut, WriteFailed
+from shoal.errors import CommandFailed, TimedOut, WriteFailed
 from shoal.host.base import Result, encoded, text
+
+PATIENCE = 10.0  # seconds in which a program that was spoken with ends after its input
 
 
 class LocalHost:
@@ -99,6 +102,10 @@ class LocalHost:
                 except KeyboardInterrupt:
                     continue
 
+    def start(self, argv: Sequence[str]) -> "LocalTalk":
+        """Start a command that is spoken with, in a session of its own."""
+        return LocalTalk(self.name, tuple(argv))
+
     def read(self, path: str) -> str | None:
         """Text of a file, or None."""
         content = self.read_bytes(path)
@@ -125,6 +132,73 @@ class LocalHost:
             _replace(target, data, mode)
         except OSError as error:
             raise WriteFailed(f"{self.name}: {path} could not be written", why=error.strerror or str(error)) from error
+
+
+class LocalTalk:
+    """A command of this machine that is spoken with. One thread reads its lines; any may send."""
+
+    def __init__(self, name: str, argv: tuple[str, ...]) -> None:
+        self.name, self._argv, self._why = name, argv, ""
+        self._child: subprocess.Popen[bytes] | None = None
+        self._writing = threading.Lock()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the talk
+        try:
+            self._child = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True
+            )
+        except OSError as error:
+            self._why = f"{argv[0]}: {error.strerror or error}"
+
+    def send(self, data: bytes) -> None:
+        """Write all of it; another sender waits."""
+        with self._writing, contextlib.suppress(OSError, ValueError):  # it has ended, or was closed
+            if self._child and self._child.stdin:
+                self._child.stdin.write(data)
+                self._child.stdin.flush()
+
+    def line(self) -> str | None:
+        """The next line, or None at the end."""
+        raw = self._child.stdout.readline() if self._child and self._child.stdout else b""
+        return text(raw).rstrip("\n") if raw else None
+
+    def ended(self) -> tuple[str, int]:
+        """What it said as an error, and its code, once its output has ended."""
+        if self._child is None:
+            return self._why, 127
+        self._errors.seek(0)
+        return text(self._errors.read()), self._end()
+
+    def blame(self) -> CommandFailed:
+        """What it said last."""
+        said, code = self.ended()
+        why = " | ".join(said.strip().splitlines()[-3:]) or "it said nothing"
+        return CommandFailed(f"{self.name}: {' '.join(self._argv[:2])} ended with code {code}", why=why)
+
+    def close(self) -> None:
+        """End its input and wait; a sender that hangs, or a program that does not end, is killed."""
+        if self._child is None:
+            return
+        if not self._writing.acquire(timeout=PATIENCE):
+            # Somebody writes to what reads no more, and is let go by this.
+            os.killpg(self._child.pid, signal.SIGKILL)
+            self._writing.acquire()
+        with contextlib.suppress(OSError):
+            if self._child.stdin:
+                self._child.stdin.close()
+        self._writing.release()
+        self._end()
+        if self._child.stdout:
+            self._child.stdout.close()
+        self._errors.close()
+
+    def _end(self) -> int:
+        """Its code, after a while by force."""
+        assert self._child is not None
+        try:
+            return _code(self._child.wait(PATIENCE))
+        except subprocess.TimeoutExpired:
+            os.killpg(self._child.pid, signal.SIGKILL)
+            return _code(self._child.wait())
 
 
 def _replace(target: Path, data: bytes, mode: int) -> None:

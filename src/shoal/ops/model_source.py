@@ -35,8 +35,8 @@ def read(model: Path | str, env: Mapping[str, str]) -> Source:
     """
     if isinstance(model, Path):
         return _folder(model)
-    cached = _cached(model, env)
-    return _folder(cached) if cached else _hub(model, env)
+    found = cached(model, env)
+    return _folder(found) if found else _hub(model, env)
 
 
 def _folder(path: Path) -> Source:
@@ -71,7 +71,7 @@ def _parsed(get: Callable[[], bytes], name: str) -> dict[str, Any]:
     return found
 
 
-def _cached(model: str, env: Mapping[str, str]) -> Path | None:
+def cached(model: str, env: Mapping[str, str]) -> Path | None:
     """The newest snapshot in the hub's cache that has a config.json."""
     home = Path(env.get("HF_HOME") or "~/.cache/huggingface").expanduser()
     snapshots = home.glob(f"hub/models--{model.replace('/', '--')}/snapshots/*/config.json")
@@ -97,7 +97,9 @@ def _fetch(model: str, name: str, env: Mapping[str, str]) -> bytes | None:
     base = (env.get("HF_ENDPOINT") or HUB).rstrip("/")
     url = f"{base}/{quote(model)}/resolve/main/{name}"
     token = next((env[key] for key in TOKENS if env.get(key)), "")
-    asked = Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310  checked below
+    asked = Request(url)  # noqa: S310  checked below
+    if token:  # not for the place that the hub sends one on to
+        asked.add_unredirected_header("Authorization", f"Bearer {token}")
     if not url.startswith(("https://", "http://")):
         raise ConfigError(f"HF_ENDPOINT={base}: expected a web address", fix="unset HF_ENDPOINT")
     try:

@@ -29,6 +29,8 @@ VERBS = {
     "plan": "Show what `shoal up` would do on the hosts of a cluster file.",
     "rollback": "Go back to the last release that served.",
     "init": "Look at machines, and write them down as a cluster.",
+    "push-model": "Bring a model to every host of a cluster file.",
+    "push-image": "Bring a container image to every host of a cluster file.",
     "doctor": "Say what is wrong on machines, and what mends it.",
     "fabric": "Say how NCCL uses the HCAs, and which settings the fabric needs.",
     "checks": "List what the doctor looks at.",
@@ -67,7 +69,7 @@ class Verbs(click.Group):
         del ctx
         if cmd_name not in VERBS:
             return None
-        verb = importlib.import_module(f"shoal.ui.verbs.{cmd_name}").verb
+        verb = importlib.import_module(f"shoal.ui.verbs.{cmd_name.replace('-', '_')}").verb
         return verb if isinstance(verb, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

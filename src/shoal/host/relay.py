@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 from shoal.host.relay_store import PIECE, Item, Store, Trouble
 
 MARK = "shoal-relay:"
-PATIENCE = 30.0  # seconds without a word from the one who gives orders
+PATIENCE = 20.0  # seconds without a word from the one who gives orders
 HANDSHAKE = 10.0  # seconds in which a caller has to prove that it knows the token
 TICK = 0.3  # seconds between two reports of how far it is
 CALLERS = 8  # at once; each node has one that is meant
@@ -278,11 +278,11 @@ class Chair:
         self._heard, self._busy = time.monotonic(), False
         self.relay = Relay(self.tell)
 
-    def tell(self, what: str, **more: Any) -> None:
+    def tell(self, told: str, **more: Any) -> None:
         """Report something; where nobody listens any more, end."""
         with self._out:
             try:
-                sys.stdout.write(MARK + json.dumps(dict(more, told=what)) + "\n")
+                sys.stdout.write(MARK + json.dumps(dict(more, told=told)) + "\n")
                 sys.stdout.flush()
             except OSError:
                 os._exit(1)
@@ -296,7 +296,9 @@ class Chair:
             order = json.loads(line.decode())
             self._do(order, words.read(order.get("size", 0)))
             self._heard, self._busy = time.monotonic(), False
-        os._exit(0)
+        if self.relay.store:
+            self.relay.store.close()
+        os._exit(0)  # threads that wait for somebody are not waited for
 
     def _do(self, order: Dict[str, Any], data: bytes) -> None:
         relay = self.relay

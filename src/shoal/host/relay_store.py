@@ -152,6 +152,16 @@ class Store:
             self._look(item, anew)
         self.sums.save()
 
+    def close(self) -> None:
+        """Let go of the lock and of every part; whoever follows one stops."""
+        with self.changed:
+            for item in self.items:
+                item.round += 1
+                if item.file is not None:
+                    item.file.close()
+            self.changed.notify_all()
+        self._lock.close()
+
     def scan(self, folders: List[str]) -> List[File]:
         """The files that are in some folders."""
         found = scan(self.root, folders, self.sums, self._count)
@@ -247,6 +257,7 @@ def _locked(path: str, who: str) -> Any:
     except OSError:
         lock.seek(0)
         why = "another push is at work there: %s" % lock.read().strip()
+        lock.close()
         raise Trouble(why, "wait for it, or end it") from None
     lock.truncate(0)
     lock.write("%s, since %s" % (who, time.strftime("%H:%M:%S")))

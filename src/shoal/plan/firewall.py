@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from shoal.errors import ConfigError
 from shoal.plan.ports import BLOCK
+from shoal.plan.push import PORT as PUSH
 from shoal.spec.cluster import FOUND_BY_PLAN, ClusterSpec
 from shoal.spec.env_table import BY_NAME
 from shoal.spec.variable import is_address
@@ -112,6 +113,7 @@ def firewall(
         *(Ports(port, port, "Ray: GCS") for port in sorted({_gcs(env) for env in envs})),
         *_each(envs, "SHOAL_AGENT_PORT", 1, "shoal: agents"),
         *_each(envs, "SHOAL_SERVE_PORT", 1, "shoal: the engine's supervisor"),
+        Ports(PUSH, PUSH, "shoal: a push of models or images, while one runs"),
         Ports(first, last, "torch's store, Gloo, NCCL: the kernel's range for ports that nobody chose"),
     )
     if api and api.sources is not None:

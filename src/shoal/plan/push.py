@@ -10,6 +10,7 @@ from collections.abc import Container, Mapping, Sequence
 
 from shoal.facts.model_folder import INDEX, TOKENIZERS, parse_object
 
+PORT = 8710  # between the hosts, while a push runs
 CHAIR = ""  # the machine where the command was typed, which is no host
 
 
@@ -37,7 +38,7 @@ def upstreams(chain: Sequence[str], whole: Container[str], *, chair: bool) -> di
     return found
 
 
-def missing(size: int, have: bool, part: int) -> int:
+def missing(size: int, part: int, *, have: bool) -> int:
     """Bytes that a host still needs of one file."""
     return 0 if have else size - min(part, size)
 

@@ -106,15 +106,17 @@ def rate(outcome: Outcome) -> str:
     return f"{most / 1e9:.2f} GB to {taken} host(s) in {outcome.seconds:.1f} s, {most / 1e6 / outcome.seconds:.0f} MB/s"
 
 
-def finish(document: dict[str, Any], lines: Sequence[str], outcome: Outcome, *, as_json: bool) -> int:
+def finish(document: dict[str, Any], first: str, outcome: Outcome, *, as_json: bool) -> int:
     """Say what came of it; the exit code."""
     if as_json:
         failed = {name: {"what": e.what, "why": e.why, "fix": e.fix} for name, e in outcome.failed.items()}
         told = {"done": outcome.done, "failed": failed, "moved": dict(outcome.moved), "seconds": outcome.seconds}
         click.echo(json.dumps({"schema_version": 1, **document, **told}, indent=2, ensure_ascii=False))
     else:
-        for line in lines:
-            click.echo(line)
+        done, all_of_them = outcome.done, len(outcome.done) + len(outcome.failed)
+        click.echo(first)
+        click.echo(f"the same  on {len(done)} of {all_of_them} host(s): {', '.join(done) or 'none'}")
+        click.echo(f"moved     {rate(outcome)}")
     for error in outcome.failed.values():
         show_error(error)
     return next((error.exit_code for error in outcome.failed.values()), 0)

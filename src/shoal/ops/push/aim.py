@@ -19,6 +19,11 @@ def folder(spec: ClusterSpec, name: str) -> str:
     return f"~/.local/share/shoal/{spec.cluster}/{name}"
 
 
+def models(spec: ClusterSpec) -> str:
+    """Where each host keeps models: the containers' /models."""
+    return spec.model_cache or folder(spec, "models")
+
+
 def addresses(spec: ClusterSpec, hosts: Mapping[str, Host]) -> dict[str, str]:
     """Each host's address on the fabric; those that are to be found are looked for on the hosts. One alone needs none.
 

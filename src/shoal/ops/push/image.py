@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from shoal.errors import CommandFailed, HostError, PreconditionFailed, ShoalError
-from shoal.host.tied import tied
 from shoal.host.base import Host, Result
 from shoal.host.fanout import fanout
 from shoal.host.local import LocalHost
 from shoal.host.relay_store import Sums
+from shoal.host.tied import tied
 from shoal.ops.push.aim import addresses, folder
 from shoal.ops.push.look import scanned
-from shoal.ops.push.transfer import PORT, Errand, Observer, Outcome, Piece, from_file, transfer
-from shoal.plan.push import same_image
+from shoal.ops.push.transfer import Errand, Observer, Outcome, Piece, from_file, transfer
+from shoal.plan.push import PORT, same_image
 from shoal.spec.cluster import ClusterSpec
 from shoal.spec.environ import cache_dir
 

@@ -13,12 +13,12 @@ from shoal.host.local import LocalHost
 from shoal.host.relay_store import Sums, scan
 from shoal.ops.model_source import cached
 from shoal.ops.push import hub
-from shoal.ops.push.aim import addresses, folder
+from shoal.ops.push.aim import addresses, models
 from shoal.ops.push.look import scanned
-from shoal.ops.push.transfer import PORT, Errand, Observer, Outcome, Piece, from_file, transfer
+from shoal.ops.push.transfer import Errand, Observer, Outcome, Piece, from_file, transfer
 from shoal.plan.container import MODELS
 from shoal.plan.models import choose
-from shoal.plan.push import lacking, sending_order
+from shoal.plan.push import PORT, lacking, sending_order
 from shoal.spec.cluster import ClusterSpec
 from shoal.spec.environ import cache_dir
 from shoal.spec.registry import ModelEntry, builtin, load
@@ -57,7 +57,7 @@ def push_model(wish: Wish, hosts: Mapping[str, Host], env: Mapping[str, str], ob
     spec = wish.spec
     registry = builtin() | (load(Path(spec.model.registry)) if spec.model.registry else {})
     entry = choose(wish.model or spec.model.name, registry, "MODEL" if wish.model else "model in the cluster file")
-    store = folder(spec, "models")
+    store = models(spec)
     served, origin, pieces = _found(entry, store, hosts, env, observer)
     ordered = tuple(sorted(pieces, key=lambda piece: sending_order(piece.path)))
     errand = Errand(store, ordered, addresses(spec, hosts), wish.port, wish.anew)

@@ -13,7 +13,7 @@ from shoal.errors import HostUnreachable, PreconditionFailed, ShoalError
 from shoal.host import relay
 from shoal.host.base import Host, Talk
 
-PING = 5.0  # seconds between two words to a relay, which ends after 30 without one
+PING = 5.0  # seconds between two words to a relay, which ends after 20 without one
 # Reads the program's modules, one JSON object in the first line, and runs them: nothing is written over there.
 BOOT = """\
 import json, sys, types

@@ -15,9 +15,8 @@ from shoal.errors import HostUnreachable, PreconditionFailed, ShoalError
 from shoal.host.base import Host
 from shoal.host.relay_store import File
 from shoal.ops.push.party import Party, Peer, Report
-from shoal.plan.push import CHAIR, missing, order, upstreams
+from shoal.plan.push import CHAIR, PORT, missing, order, upstreams
 
-PORT = 8710
 FRAME = 1 << 18
 STALL = 60.0  # seconds in which a host gets nothing, though the one before it has more
 
@@ -182,7 +181,7 @@ class _Transfer:
     def _lack(self, peer: Peer) -> int:
         """Bytes that it still needs."""
         return sum(
-            missing(piece.size, index in peer.have, peer.parts.get(index, 0))
+            missing(piece.size, peer.parts.get(index, 0), have=index in peer.have)
             for index, piece in enumerate(self._errand.pieces)
         )
 

@@ -7,10 +7,10 @@ import click
 
 from shoal.ops.fleet.hosts import open_hosts
 from shoal.ops.push.image import Wish, push_image
-from shoal.ops.push.transfer import PORT
+from shoal.plan.push import PORT
 from shoal.spec import cluster
 from shoal.spec.environ import environ
-from shoal.ui.push_view import finish, rate, shown
+from shoal.ui.push_view import finish, shown
 
 
 @click.command("push-image")
@@ -35,10 +35,6 @@ def verb(image: str, file: Path, port: int, as_json: bool) -> None:
     with shown(as_json=as_json) as observer:
         pushed = push_image(wish, open_hosts(wish.spec), environ(), observer)
     outcome = pushed.outcome
-    lines = [
-        f"image     {pushed.image}: {pushed.id}, {pushed.layers} layers, from {pushed.origin}",
-        f"the same  on {len(outcome.done)} of {len(outcome.done) + len(outcome.failed)} host(s): {', '.join(outcome.done)}",
-        f"moved     {rate(outcome)}",
-    ]
+    first = f"image     {pushed.image}: {pushed.id}, {pushed.layers} layers, from {pushed.origin}"
     document = {"image": pushed.image, "id": pushed.id, "layers": pushed.layers, "origin": pushed.origin}
-    sys.exit(finish(document, lines, outcome, as_json=as_json))
+    sys.exit(finish(document, first, outcome, as_json=as_json))

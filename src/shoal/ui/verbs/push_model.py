@@ -7,10 +7,10 @@ import click
 
 from shoal.ops.fleet.hosts import open_hosts
 from shoal.ops.push.model import Wish, push_model
-from shoal.ops.push.transfer import PORT
+from shoal.plan.push import PORT
 from shoal.spec import cluster
 from shoal.spec.environ import environ
-from shoal.ui.push_view import finish, rate, shown
+from shoal.ui.push_view import finish, shown
 
 
 @click.command("push-model")
@@ -37,10 +37,6 @@ def verb(model: str, file: Path, port: int, anew: bool, as_json: bool) -> None:
         pushed = push_model(wish, open_hosts(wish.spec), environ(), observer)
     outcome, served = pushed.outcome, pushed.served
     size = f"{pushed.files} files, {outcome.total / 1e9:.2f} GB"
-    lines = [
-        f"model     {served}: {size}, from {pushed.origin}",
-        f"the same  on {len(outcome.done)} of {len(outcome.done) + len(outcome.failed)} host(s): {', '.join(outcome.done)}",
-        f"moved     {rate(outcome)}",
-    ]
+    first = f"model     {served}: {size}, from {pushed.origin}"
     document = {"model": served, "origin": pushed.origin, "files": pushed.files, "bytes": outcome.total}
-    sys.exit(finish(document, lines, outcome, as_json=as_json))
+    sys.exit(finish(document, first, outcome, as_json=as_json))

@@ -183,7 +183,7 @@ def test_a_full_disk_is_told_and_the_others_get_it(empty: Lab) -> None:
 
 
 def test_a_host_that_is_lost_does_not_keep_the_others_from_it(empty: Lab) -> None:
-    """The cable of the middle one is pulled: the one behind X
+    """The middle one's cable is pulled: the one behind asks the one before it. What ran on it ends by itself."""
     try:
         outcome = empty.push(watch=Watch(1, lambda: empty.place.cable("gpu-2", up=False))).outcome
     finally:

@@ -68,6 +68,7 @@ def test_a_cluster_file() -> None:
             Ports(8700, 8700, "shoal: agents"),
             Ports(9700, 9700, "shoal: agents"),
             Ports(8701, 8701, "shoal: the engine's supervisor"),
+            Ports(8710, 8710, "shoal: a push of models or images, while one runs"),
             Ports(32768, 60999, KERNELS),
         ),
         api=Api(9000),
@@ -81,7 +82,7 @@ def test_an_environment() -> None:
     plan = of_environment(["10.0.0.3"], env, Wish(also=("10.9.0.0/16",), kernel_ports=(20000, 30000)))
     assert plan.members == ("10.0.0.3", "10.0.0.1", "10.0.0.2", "10.9.0.0/16")
     assert [(ports.first, ports.last) for ports in plan.closed] == [
-        (27000, 27099), (6400, 6400), (8700, 8700), (8701, 8701), (20000, 30000),
+        (27000, 27099), (6400, 6400), (8700, 8700), (8701, 8701), (8710, 8710), (20000, 30000),
     ]  # fmt: skip
     assert plan.api == Api(8000)
 

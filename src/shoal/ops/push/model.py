@@ -58,24 +58,25 @@ def push_model(wish: Wish, hosts: Mapping[str, Host], env: Mapping[str, str], ob
     registry = builtin() | (load(Path(spec.model.registry)) if spec.model.registry else {})
     entry = choose(wish.model or spec.model.name, registry, "MODEL" if wish.model else "model in the cluster file")
     store = models(spec)
-    served, origin, pieces = _found(entry, store, hosts, env, observer)
+    seen = MODELS if spec.runtime == "compose" else store  # where the engine sees the store
+    served, origin, pieces = _found(entry, store, seen, hosts, env, observer)
     ordered = tuple(sorted(pieces, key=lambda piece: sending_order(piece.path)))
     errand = Errand(store, ordered, addresses(spec, hosts), wish.port, wish.anew)
     return Pushed(served, origin, len(ordered), transfer(hosts, errand, observer))
 
 
 def _found(
-    entry: ModelEntry, store: str, hosts: Mapping[str, Host], env: Mapping[str, str], observer: Observer
+    entry: ModelEntry, store: str, served: str, hosts: Mapping[str, Host], env: Mapping[str, str], observer: Observer
 ) -> tuple[str, str, tuple[Piece, ...]]:
     """What the engine will be told, where the model is, and its files: of this machine, of a host, or of the hub."""
     if not entry.model.startswith(("package:", "/", ".", "~")) and not Path(entry.model).expanduser().is_dir():
         return (entry.model, *_of_hub(entry.model, store, hosts, env, observer))
-    inside = entry.model.removeprefix(f"{MODELS}/")
-    if inside != entry.model and not Path(entry.model).is_dir():
-        return (entry.model, *_on_a_host(inside.rstrip("/"), store, hosts, observer))
+    inside = entry.model.removeprefix(f"{store}/").removeprefix(f"{MODELS}/").rstrip("/")
+    if not inside.startswith(("package:", "/", ".", "~")) and not Path(entry.model).expanduser().is_dir():
+        return (entry.model, *_on_a_host(inside, store, hosts, observer))
     here = Path(resolve(entry, cache_dir(dict(env)), LocalHost(), observer.note, sys.executable))
     name = entry.key if entry.model.startswith("package:") else here.name
-    return f"{MODELS}/{name}", str(here), _here(here, name, env, observer.note)
+    return f"{served}/{name}", str(here), _here(here, name, env, observer.note)
 
 
 def _here(path: Path, target: str, env: Mapping[str, str], report: Callable[[str], None]) -> tuple[Piece, ...]:

@@ -10,7 +10,7 @@ from rich.live import Live
 
 from shoal.engine.client import Answer
 from shoal.ops.bringup import Ready
-from shoal.state.run import RunRecord
+from shoal.state.run import NodeRecord, RunRecord
 from shoal.state.status import ClusterState, ClusterStatus, EngineState, EngineStatus, NodeState, NodeStatus
 from shoal.ui.observers import Json, Plain, Terminal, choose, seconds
 
@@ -45,7 +45,7 @@ RECORD = RunRecord(
     temp_dir="/t",
     log_dir="/l",
     api_key_file="/home/user/[a]/api.key",
-    nodes=(),
+    nodes=(NodeRecord(name="head", role="head", address="127.0.0.1", gpus=1, agent_url="http://127.0.0.1:8700"),),
 )
 READY = Ready(RECORD, UP, "What is the capital of France?", Answer(" Paris [/b].\n", 8, 0.5))
 SUMMARY = {
@@ -55,6 +55,7 @@ SUMMARY = {
     "speed": "8 tokens in 0.5 s, 16 tokens/s",
     "endpoint": "http://127.0.0.1:8000/v1",
     "model": "smollm2",
+    "page": "http://127.0.0.1:8700/",
     "API key": "in /home/user/[a]/api.key",
     "stop": "shoal down",
 }

@@ -104,11 +104,14 @@ async def test_ready() -> None:
     """Where all answer, the snapshot holds what they said, unchanged."""
     head, worker = node("head", HEAD), node("worker-1", WORKER)
     apps = {HEAD: says(node=head), WORKER: says(node=worker), "127.0.0.3": supervisor(ENGINE)}
-    assert await seen(apps) == ClusterStatus(
+    told = await seen(apps)
+    port = (told.page or "").removeprefix(f"http://{HEAD}:").removesuffix("/")
+    assert told == ClusterStatus(
         cluster="local",
         state=ClusterState.READY,
         endpoint="http://127.0.0.1:8000/v1",
         api_key_file="/s/api.key",
+        page=f"http://{HEAD}:{int(port)}/",
         nodes=(head, worker),
         engine=ENGINE,
     )

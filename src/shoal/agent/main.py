@@ -24,6 +24,7 @@ from shoal.agent.key import cluster_key
 from shoal.agent.live import Live, beats
 from shoal.agent.mp_executor import MpExecutor
 from shoal.agent.orders import Node, Orders
+from shoal.agent.page.routes import Page
 from shoal.agent.program import Start, run
 from shoal.agent.proof import NcclFiles, Prover, Who
 from shoal.agent.ray_executor import RayExecutor
@@ -100,7 +101,8 @@ class Agent:
         become_subreaper()
         more = talk_routes(self.status, self._board, self._key, self._journal)
         more = (*more, *self._orders.routes(self._key), self._prover.route(self._key), self._live.route(self._key))
-        app = agent_app(self.status, more, self._live.look)
+        page = Page(self._host, self._settings, self.status, self._board, self._key) if self._rules.is_head else None
+        app = agent_app(self.status, (*more, *(page.routes() if page else ())), self._live.look)
         endpoint = Endpoint(app, arrival.sockets(self._settings.address, self._settings.agent_port))
         self._remember()
         endpoint.start()
@@ -112,6 +114,8 @@ class Agent:
                 beating.cancel()
             await self._executor.end()
             self._prover.remove()
+            if page is not None:
+                await page.close()
             await endpoint.stop()
         return 1 if self.state.stage is Stage.FAILED else 0
 

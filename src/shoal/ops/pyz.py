@@ -12,7 +12,7 @@ from importlib.resources.abc import Traversable
 from shoal import __version__
 
 SHEBANG = b"#!/usr/bin/env python3\n"
-KEPT = (".py", ".yaml", ".typed")
+KEPT = (".py", ".yaml", ".typed", ".html", ".css", ".js", ".svg")
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file can name
 # An old Python stops here, before it meets a syntax that it does not know.
 MAIN = """\

@@ -38,6 +38,7 @@ def snapshot(run: RunRecord | None, cluster: str = "local") -> ClusterStatus:
         state=judge(nodes, engine),
         endpoint=run.endpoint,
         api_key_file=run.api_key_file,
+        page=run.page,
         nodes=nodes,
         engine=engine,
     )

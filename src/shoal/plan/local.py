@@ -92,10 +92,19 @@ def _node(spec: LocalSpec, index: int) -> NodePlan:
         Setting("SHOAL_NUM_GPUS", "1", "one rank per node, offered to Ray as a logical GPU"),
         Setting("SHOAL_NUM_CPUS", "1", "Ray prestarts a worker per CPU; ranks ask for none"),
         Setting("SHOAL_RAY_TEMP_DIR", str(spec.temp_dir / str(index + 1)), "short: socket paths end at 107 bytes"),
+        *(_page(spec) if head else ()),
         Setting("OMP_NUM_THREADS", threads, f"{spec.cores} cores shared by {spec.nodes} ranks"),
     )
     ports = node_ports(base, spec.port_base)
     return NodePlan(name, "head" if head else "worker", _address(spec, index), 1, ports, spec.agent_port, settings)
+
+
+def _page(spec: LocalSpec) -> tuple[Setting, ...]:
+    return (
+        Setting("SHOAL_SERVE_PORT", str(spec.serve_port), "the head's agent shows the engine on its page"),
+        Setting("SHOAL_API_PORT", str(spec.api_port), "and lets it answer questions"),
+        Setting("SHOAL_API_KEY_FILE", str(spec.state_dir / "api.key"), "to those who know the key"),
+    )
 
 
 def _common(spec: LocalSpec, index: int) -> tuple[Setting, ...]:

@@ -40,6 +40,16 @@ class Settings(BaseModel):
     executor: Literal["auto", "ray", "mp"] = "auto"
     state_dir: str = ""
     cache_dir: str = ""
+    serve_port: Port = 8701
+    expect: tuple[tuple[str, int], ...] = ()
+    api_key_file: str = ""
+    api_host: str = ""
+    api_port: Port = 8000
+
+    @property
+    def head(self) -> str:
+        """The GCS address, ``ADDRESS:PORT``."""
+        return self.ray_address or f"{self.address}:6379"
 
     @field_validator("address")
     @classmethod
@@ -54,49 +64,6 @@ class Settings(BaseModel):
         if value and not (host and "/" not in host and is_port(port)):
             raise ValueError("expected ADDRESS:PORT")
         return value
-
-
-class AgentSettings(Settings):
-    """What the agent of one node is told."""
-
-    mode: Literal["head", "worker"]
-    num_gpus: Count | None
-    num_cpus: Count | None
-    port_base: Annotated[int, Field(ge=1024, le=65436)]  # a hundred ports from here on
-    temp_dir: str
-    object_store_mb: Annotated[int, Field(ge=75)]  # Ray refuses less
-    lost_after: Seconds
-    share_gpus: Annotated[int, Field(ge=0, le=1)] = 0
-    preflight_ignore: str = ""
-
-    @property
-    def head(self) -> str:
-        """The GCS address, ``ADDRESS:PORT``."""
-        return self.ray_address or f"{self.address}:6379"
-
-
-class ServeSettings(Settings):
-    """What the engine supervisor is told."""
-
-    serve_port: Port
-    lost_after: Seconds = 30.0
-    wedged_after: Seconds = 60.0
-    drain_timeout: Seconds = 60.0
-    expect: tuple[tuple[str, int], ...]
-    engine_plan: str
-    api_key_file: str
-    model_name: str = ""
-    models_file: str = ""
-    api_host: str = ""
-    api_port: Port = 8000
-    tensor_parallel: Size | None = None
-    pipeline_parallel: Size | None = None
-    num_gpus: Count | None = None
-
-    @property
-    def head(self) -> str:
-        """The GCS address, ``ADDRESS:PORT``."""
-        return self.ray_address or f"{self.address}:6379"
 
     @field_validator("api_host")
     @classmethod
@@ -113,6 +80,34 @@ class ServeSettings(Settings):
         if len({address for address, _ in nodes}) < len(nodes):
             raise ValueError("a node is named twice")
         return nodes
+
+
+class AgentSettings(Settings):
+    """What the agent of one node is told."""
+
+    mode: Literal["head", "worker"]
+    num_gpus: Count | None
+    num_cpus: Count | None
+    port_base: Annotated[int, Field(ge=1024, le=65436)]  # a hundred ports from here on
+    temp_dir: str
+    object_store_mb: Annotated[int, Field(ge=75)]  # Ray refuses less
+    lost_after: Seconds
+    share_gpus: Annotated[int, Field(ge=0, le=1)] = 0
+    preflight_ignore: str = ""
+
+
+class ServeSettings(Settings):
+    """What the engine supervisor is told."""
+
+    lost_after: Seconds = 30.0
+    wedged_after: Seconds = 60.0
+    drain_timeout: Seconds = 60.0
+    engine_plan: str
+    model_name: str = ""
+    models_file: str = ""
+    tensor_parallel: Size | None = None
+    pipeline_parallel: Size | None = None
+    num_gpus: Count | None = None
 
 
 def _values(env: Mapping[str, str], fields: set[str]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ NODE = (
         per_node=True,
     ),
     Variable("SHOAL_AGENT_PORT", "port", "8700", _BOTH, "port of the agent's endpoint on every node", "agent_port"),
-    Variable("SHOAL_SERVE_PORT", "port", "8701", ("serve",), "port of the supervisor's endpoint", "serve_port"),
+    Variable("SHOAL_SERVE_PORT", "port", "8701", _BOTH, "port of the supervisor's endpoint", "serve_port"),
     Variable(
         "SHOAL_RAY_TEMP_DIR",
         "path",
@@ -173,7 +173,7 @@ NODE = (
         "SHOAL_EXPECT",
         "nodes",
         "",
-        ("serve",),
+        _BOTH,
         "the nodes the gate waits for: `ADDRESS[:GPUS],...`; default: this node alone",
         "expect",
     ),
@@ -189,11 +189,11 @@ NODE = (
         "SHOAL_API_HOST",
         "address",
         "",
-        ("serve",),
+        _BOTH,
         "address that the API listens on; default: VLLM_HOST_IP. `0.0.0.0`: all of this machine's",
         "api_host",
     ),
-    Variable("SHOAL_API_PORT", "port", "8000", ("serve",), "port of the API", "api_port"),
+    Variable("SHOAL_API_PORT", "port", "8000", _BOTH, "port of the API", "api_port"),
     Variable(
         "SHOAL_TENSOR_PARALLEL",
         "integer",
@@ -229,7 +229,7 @@ NODE = (
         "executor",
         choices=("auto", "ray", "mp"),
     ),
-    Variable("SHOAL_API_KEY_FILE", "path", "", ("serve",), "file with the API key, mode 0600", "api_key_file"),
+    Variable("SHOAL_API_KEY_FILE", "path", "", _BOTH, "file with the API key, mode 0600", "api_key_file"),
     Variable("SHOAL_STATE_DIR", "path", "", _BOTH, "where shoal keeps its state and logs", "state_dir"),
     Variable(
         "SHOAL_CACHE_DIR", "path", "", _BOTH, "where shoal keeps converted models and compile caches", "cache_dir"

@@ -121,6 +121,25 @@ def read(path: Path, since: float = 0.0) -> list[Entry]:
     return out
 
 
+def last(path: Path, most: int, size: int = 1 << 16) -> list[Entry]:
+    """The last entries of a journal, out of the last ``size`` bytes of its file: cheap, however long it is."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    return [entry for line in text.splitlines() if (entry := parse(line))][-most:]
+
+
+def parse_list(text: bytes) -> list[Entry]:
+    """What an agent answers at ``/events``; ValueError where it is no JSON."""
+    document = json.loads(text)
+    if not isinstance(document, list):
+        return []
+    return [entry for item in document if (entry := parse(json.dumps(item)))]
+
+
 def read_folder(state_dir: str | Path, since: float = 0.0) -> list[Entry]:
     """What all journals in a state folder remember, in the order of time."""
     files = sorted((Path(state_dir) / FOLDER).glob("*.jsonl"))

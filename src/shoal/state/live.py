@@ -116,6 +116,15 @@ class EventLive(Document):
     node: str = ""
     kind: str
     text: str
+    level: str = "info"
+
+
+class Verdict(Document):
+    """The cluster in one sentence."""
+
+    level: Literal["good", "busy", "warn", "bad"]
+    words: str
+    fix: str = Field("", description="the command that mends it, or that tells more")
 
 
 class ClusterLive(Document):
@@ -127,3 +136,4 @@ class ClusterLive(Document):
     rails: tuple[RailLive, ...] = ()
     serving: ServingLive | None = None
     events: tuple[EventLive, ...] = ()
+    verdict: Verdict | None = None

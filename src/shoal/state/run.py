@@ -54,6 +54,11 @@ class RunRecord(BaseModel):
     nodes: tuple[NodeRecord, ...]
     procs: tuple[Proc, ...] = ()
 
+    @property
+    def page(self) -> str | None:
+        """Where the status page is: the head's agent serves it."""
+        return f"{self.nodes[0].agent_url}/" if self.nodes else None
+
     def adding(self, proc: Proc) -> "RunRecord":
         """The record with one more process."""
         return self.model_copy(update={"procs": (*self.procs, proc)})

@@ -149,6 +149,7 @@ class ClusterStatus(Document):
     state: ClusterState = Field(description="`ready` only while a token can be produced")
     endpoint: str | None = Field(None, description="base URL of the OpenAI-compatible API")
     api_key_file: str | None = Field(None, description="file that holds the API key")
+    page: str | None = Field(None, description="URL of the status page, which wants the API key")
     nodes: tuple[NodeStatus, ...] = ()
     engine: EngineStatus | None = None
 

@@ -48,6 +48,7 @@ def summary(ready: Ready, *, detached: bool) -> list[tuple[str, str]]:
         ("speed", f"{answer.tokens} tokens in {answer.seconds:.1f} s, {answer.tokens_per_second:.0f} tokens/s"),
         ("endpoint", ready.record.endpoint),
         ("model", ready.record.model),
+        *((("page", ready.record.page),) if ready.record.page else ()),
         ("API key", f"in {ready.record.api_key_file}"),
         ("stop", ready.stop if detached else f"Ctrl-C, or: {ready.stop}"),
     ]

@@ -44,6 +44,7 @@ def _show(status: ClusterStatus) -> None:
         if told := status.engine.transport:
             words = f"transport {told.kind.value}{', DEGRADED' if told.degraded else ''}: {told.detail}"
             console.print(words, highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"endpoint  {status.endpoint}\nAPI key   {status.api_key_file}", highlight=False, markup=False, soft_wrap=True
-    )
+    lines = {"endpoint": status.endpoint, "page": status.page, "API key": status.api_key_file}
+    for name, value in lines.items():
+        if value:
+            console.print(f"{name:<9} {value}", highlight=False, markup=False, soft_wrap=True)

@@ -106,14 +106,18 @@ class Keys:
 
 @contextmanager
 def sshd(
-    keys: Keys, name: str, address: str, ports: Sequence[int], *, forced: str = "", prefix: Sequence[str] = ()
-) -> Iterator[Path]:
-    """A server that answers on all ports; its log. ``forced`` is more of its config, ``prefix`` where it is run."""
+    keys: Keys, name: str, address: str, ports: Sequence[int], *, forced: str = "", prefix: Sequence[str] = (),
+    own_home: bool = True,
+) -> Iterator[Path]:  # fmt: skip
+    """A server that answers on all ports; its log. ``forced`` is more of its config, ``prefix`` where it is run.
+
+    ``own_home``: its users have an empty home, and shared memory of their own.
+    """
     config, log = keys.folder / f"{name}.sshd_config", keys.folder / f"{name}.log"
     told = "\n".join(f"Port {port}" for port in ports)
     config.write_text(SERVER.format(address=address, ports=told, folder=keys.folder, forced=forced))
     if os.geteuid() == 0:
-        prefix = (*prefix, *HOMELESS)
+        prefix = (*prefix, *(HOMELESS if own_home else ()))
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where it locks itself in
     program = shutil.which("sshd", path=SBIN) or "sshd"
     with log.open("wb") as out:

@@ -24,7 +24,6 @@ python: /opt/vllm/bin/python
 """
 COMPOSE = PROCESS.replace("runtime: process\npython: /opt/vllm/bin/python\n", "image: vllm:1\n")
 PYZ = PlannedFile(path="shoal.pyz", mode=0o755, sha256="f" * 64, why="shoal itself")
-FOLDER = "/home/op/.local/state/shoal/clusters/lab"
 
 
 def facts(name: str, address: str, gpus: int = 1) -> NodeFacts:
@@ -65,7 +64,7 @@ def plan(text: str = PROCESS, found: dict[str, Seen] | None = None, **files: tup
 
 
 def given(spec: ClusterSpec, **files: tuple[PlannedFile, ...]) -> Given:
-    return Given("shoal.yaml", FOLDER, {host.name: files.get(host.role, (PYZ,)) for host in spec.hosts})
+    return Given("shoal.yaml", {host.name: files.get(host.role, (PYZ,)) for host in spec.hosts})
 
 
 def stands(planned: FleetPlan, **changed: dict[str, Any]) -> dict[str, Standing]:

@@ -85,17 +85,25 @@ def place(tmp_path: Path) -> Iterator[Place]:
                            if made.root(node.name).is_dir()])  # fmt: skip
 
 
+def value(secret: PlannedSecret) -> str:
+    """What each secret is here."""
+    return f"value of {secret.path}\n"
+
+
 def test_from_nothing_to_running_and_back(place: Place) -> None:
     """Pushed, handed over, switched, started; then nothing is left to change; then all of it is gone again."""
     before = place.standings()
     planned = changes(place.plan, before)
     place.pushed()
-    apply.hand_over(place.fleet, lambda secret: f"value of {secret.path}\n")
+    apply.hand_over(place.fleet, apply.stale(place.plan, before, value), value)
     apply.switch(place.fleet, planned.switch)
     apply.carry(place.fleet, planned)
     apply.remember(place.fleet)
     now = place.standings()
     assert changes(place.plan, now).nothing
+    assert apply.stale(place.plan, now, value) == []
+    assert [apply.new_key(place.plan, one["gpu-1"], value) for one in (before, now)] == [False, False]
+    assert apply.new_key(place.plan, now["gpu-1"], lambda secret: "another\n")
     stand = {name: (one.current, one.served) for name, one in now.items()}
     assert stand == dict.fromkeys(place.hosts, (place.plan.digest, place.plan.digest))
     assert (place.root("gpu-1") / "state/api.key").read_text() == "value of state/api.key\n"
@@ -188,13 +196,15 @@ def desk(folder: Path, **env: str) -> Desk:
 
 
 def test_secrets_are_made_once_and_taken_over(tmp_path: Path) -> None:
-    """A first operator makes them; a second takes those of the head; each keeps them in files of mode 0600."""
+    """A first operator makes them; those that the head has win; each operator keeps them in files of mode 0600."""
     node = plan().head
     mine = desk(tmp_path)
     mine.adopt(FakeHost(), node)
     token = (mine.folder / "ray.token").read_text()
-    mine.adopt(FakeHost({f"{node.root}/state/ray.token": "other"}), node)
+    mine.adopt(FakeHost(), node)
     assert (mine.folder / "ray.token").read_text() == token
+    mine.adopt(FakeHost({f"{node.root}/state/ray.token": "other\n"}), node)
+    assert (mine.folder / "ray.token").read_text() == "other\n"
     yours = Desk(tmp_path / "yours", {})
     yours.make()
     yours.adopt(FakeHost({f"{node.root}/state/ray.token": token}), node)
@@ -205,16 +215,19 @@ def test_secrets_are_made_once_and_taken_over(tmp_path: Path) -> None:
 
 
 def test_what_a_reference_stands_for(tmp_path: Path) -> None:
-    """A variable or a file; nothing in it is a mistake that is named."""
+    """A variable, a file, or what was made; nothing in it is a mistake that is named."""
     own = desk(tmp_path, KEY="hush")
+    own.adopt(FakeHost(), plan().head)
     (tmp_path / "key").write_text("quiet\n")
 
-    def value(source: str) -> str:
+    def stands_for(source: str) -> str:
         return own.value(PlannedSecret(path="state/api.key", source=source, why=""))
 
-    assert (value("env:KEY"), value(f"file:{tmp_path}/key")) == ("hush\n", "quiet\n")
+    made = (own.folder / "api.key").read_text()
+    told = [stands_for(source) for source in ("env:KEY", f"file:{tmp_path}/key", "generated:api.key")]
+    assert told == ["hush\n", "quiet\n", made]
     with pytest.raises(ConfigError, match="env:NONE holds no secret"):
-        value("env:NONE")
+        stands_for("env:NONE")
 
 
 def test_how_far_a_command_came(tmp_path: Path) -> None:

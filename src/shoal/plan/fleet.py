@@ -18,6 +18,7 @@ UnitName = Literal["agent", "engine"]
 SHORT = 12  # letters of a release's name
 PYZ, ENV, COMPOSE, MODELS, PLAN = "shoal.pyz", ".env", "compose.yaml", "models.yaml", "plan.json"
 CURRENT, STATE, LOGS = "current", "state", "logs"
+GENERATED = "generated"  # a secret that shoal makes, and keeps in the operator's own folder of the cluster
 API_KEY, RAY_TOKEN = "api.key", "ray.token"
 # The services of compose.yaml, and the names of their containers.
 SERVICES = {"agent": "ray-node", "engine": "vllm"}
@@ -41,7 +42,10 @@ class PlannedFile(Part):
 
 
 class PlannedSecret(Part):
-    """A secret by reference: its path below the root on the host, and where the operator has it."""
+    """A secret by reference: its path below the root on the host, and where the operator has it.
+
+    ``source`` is ``generated:NAME``, ``env:VARIABLE`` or ``file:PATH``.
+    """
 
     path: str
     source: str

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -65,6 +65,13 @@ def changes(plan: FleetPlan, standings: Mapping[str, Standing]) -> Changes:
         starts=(*agents, *engine),
         ends=ends,
     )
+
+
+def with_engine(planned: Changes, plan: FleetPlan, why: str) -> Changes:
+    """The same changes, and the engine starts again for that reason as well."""
+    if any(move.unit == "engine" for move in planned.starts):
+        return planned
+    return replace(planned, starts=(*planned.starts, Move(plan.head.name, "engine", why, runs=True)))
 
 
 def _why(node: NodeDeployment, name: UnitName, standing: Standing) -> str:

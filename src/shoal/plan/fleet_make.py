@@ -34,13 +34,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Given:
-    """What comes from the operator's side: files by node, and where the secrets are kept.
-
-    ``origin`` is the cluster file's name in messages.
-    """
+    """What comes from the operator's side: files by node; ``origin`` is the cluster file's name in messages."""
 
     origin: str
-    folder: str
     files: Mapping[str, tuple[PlannedFile, ...]] = field(default_factory=dict)
 
 
@@ -71,7 +67,7 @@ def _whole(spec: ClusterSpec, drafts: Sequence[Draft], parallel: Parallel, seen:
          unit_digests(spec, draft))
         for draft in drafts
     ]  # fmt: skip
-    digest = digest_of(spec.cluster, spec.runtime, identity)
+    digest = digest_of(spec.cluster, spec.runtime, spec.serving.api_key, identity)
     nodes = tuple(deployment(spec, draft, digest) for draft in drafts)
     head = next(draft for draft in drafts if draft.host.role == "head")
     notes = tuple(f"{name}: {note}" for name, one in seen.items() for note in one.fabric.notes)
@@ -109,7 +105,6 @@ def _draft(spec: ClusterSpec, host: HostSpec, seen: Seen, given: Given) -> Draft
         gpus=gpus,
         gpus_why=gpus_why,
         files=given.files.get(host.name, ()),
-        folder=given.folder,
         origin=given.origin,
         fabric=seen.fabric.settings,
         compose=seen.standing.docker.compose,

@@ -11,6 +11,7 @@ from shoal.plan.fleet import (
     COMPOSE,
     CURRENT,
     ENV,
+    GENERATED,
     LOGS,
     MODELS,
     PYZ,
@@ -47,7 +48,6 @@ class Draft:
     gpus: int
     gpus_why: str
     files: tuple[PlannedFile, ...]
-    folder: str
     origin: str
     fabric: tuple[FabricSetting, ...]
     compose: tuple[str, ...]
@@ -244,10 +244,10 @@ def container(unit: str, role: str) -> str:
 
 def _secrets(spec: ClusterSpec, draft: Draft) -> Iterator[PlannedSecret]:
     why = "every node shows it to Ray, and what agents and supervisor say to each other is signed by it"
-    yield PlannedSecret(path=f"{STATE}/{RAY_TOKEN}", source=f"file:{draft.folder}/{RAY_TOKEN}", why=why)
+    yield PlannedSecret(path=f"{STATE}/{RAY_TOKEN}", source=f"{GENERATED}:{RAY_TOKEN}", why=why)
     if draft.host.role == "head":
         asked = spec.serving.api_key
-        source = f"file:{draft.folder}/{API_KEY}" if asked == "generate" else asked
+        source = f"{GENERATED}:{API_KEY}" if asked == "generate" else asked
         yield PlannedSecret(path=f"{STATE}/{API_KEY}", source=source, why="who has it may use the endpoint")
 
 

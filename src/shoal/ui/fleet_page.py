@@ -1,6 +1,6 @@
 """A plan for many hosts as text: each value with its reason."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from shoal.plan.fleet import FleetPlan, NodeDeployment, PlannedFile
 from shoal.plan.fleet_changes import Changes
@@ -43,6 +43,12 @@ def _about(file: PlannedFile) -> str:
     if file.link:
         return f"-> {file.link}"
     return f"{file.mode:04o} {f'{len(file.text.encode())} bytes' if file.text is not None else file.sha256[:12]}"
+
+
+def stands(where: Mapping[str, str]) -> Iterator[str]:
+    """How far the last command came, where that was not its end."""
+    if where:
+        yield f"the last `shoal {where['verb']}` came as far as: {where['stage']} (release {where['release']})"
 
 
 def summary(planned: Changes) -> str:

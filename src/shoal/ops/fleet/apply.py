@@ -5,6 +5,7 @@ a rename on each, and is taken back where one host refuses.
 """
 
 import base64
+import hashlib
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from shoal.host.fanout import fanout
 from shoal.host.send import carry_out, data
 from shoal.ops import pyz
 from shoal.ops.fleet.planning import every
-from shoal.plan.fleet import ENV, PLAN, PYZ, FleetPlan, NodeDeployment, UnitPlan
+from shoal.plan.fleet import API_KEY, ENV, PLAN, PYZ, FleetPlan, NodeDeployment, PlannedSecret, UnitPlan
 from shoal.plan.fleet_changes import Changes, Move
 from shoal.plan.fleet_node import GRACE, container, project
 from shoal.spec.dotenv import parse
@@ -106,15 +107,41 @@ def _files(
     return told
 
 
-def hand_over(fleet: Fleet, value: Callable[[Any], str]) -> None:
-    """Give each host the secrets that it needs, by way of ssh's input: in no argv, and in no file but theirs."""
+def stale(plan: FleetPlan, standings: Mapping[str, Standing], value: Callable[[PlannedSecret], str]) -> list[str]:
+    """Nodes that lack a secret, or have another one."""
+    return [
+        node.name
+        for node in plan.nodes
+        if any(_digest(standings[node.name], secret) != sha(value(secret)) for secret in node.secrets)
+    ]
+
+
+def new_key(plan: FleetPlan, standing: Standing, value: Callable[[PlannedSecret], str]) -> bool:
+    """Whether the head has a key already, and is to have another one."""
+    key = next(secret for secret in plan.head.secrets if secret.path.endswith(API_KEY))
+    return _digest(standing, key) not in {"", sha(value(key))}
+
+
+def _digest(standing: Standing, secret: PlannedSecret) -> str:
+    return standing.secrets.get(secret.path.rpartition("/")[2], "")
+
+
+def sha(text: str) -> str:
+    """The digest by which a secret is compared without being sent."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hand_over(fleet: Fleet, names: Sequence[str], value: Callable[[PlannedSecret], str]) -> None:
+    """Give hosts the secrets that they need, by way of ssh's input: in no argv, and in no file but theirs."""
+    if not names:
+        return
     fleet.stage("handing over the secrets")
 
     def work(node: NodeDeployment, host: Host) -> None:
         files = {secret.path.rpartition("/")[2]: value(secret) for secret in node.secrets}
         carry_out(host, node.root, [{"do": "secrets", "files": files}])
 
-    fleet.on([node.name for node in fleet.plan.nodes], work)
+    fleet.on(names, work)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from shoal.errors import ConfigError, PreconditionFailed
 from shoal.host.base import Host
 from shoal.host.local import LocalHost
-from shoal.plan.fleet import API_KEY, PLAN, RAY_TOKEN, FleetPlan, NodeDeployment, PlannedSecret
+from shoal.plan.fleet import API_KEY, GENERATED, PLAN, RAY_TOKEN, FleetPlan, NodeDeployment, PlannedSecret
 from shoal.spec.environ import state_dir
 
 WHERE = "where.json"
@@ -61,17 +61,18 @@ class Desk:
             self.folder.rmdir()
 
     def adopt(self, head: Host, node: NodeDeployment) -> None:
-        """Take over the secrets that a cluster has already; make those that nobody has.
+        """Take over the generated secrets that a cluster has already; make those that nobody has.
 
-        Another operator may have brought it up: its keys stay as they are.
+        Another operator may have brought it up: what it has stays as it is.
         """
         host = LocalHost()
         for name in (RAY_TOKEN, API_KEY):
             mine = self.folder / name
-            if not (host.read(str(mine)) or "").strip():
-                found = (head.read(f"{node.root}/state/{name}") or "").strip()
-                new = secrets.token_hex(32) if name == RAY_TOKEN else secrets.token_urlsafe(32)
-                host.write(str(mine), (found or new) + "\n", mode=0o600)
+            had, there = (place.read(path) or "" for place, path in ((host, str(mine)), (head, _theirs(node, name))))
+            new = secrets.token_hex(32) if name == RAY_TOKEN else secrets.token_urlsafe(32)
+            wanted = there.strip() or had.strip() or new
+            if wanted != had.strip():
+                host.write(str(mine), wanted + "\n", mode=0o600)
 
     def value(self, secret: PlannedSecret) -> str:
         """What a reference stands for.
@@ -80,11 +81,18 @@ class Desk:
             ConfigError: there is nothing.
         """
         kind, _, name = secret.source.partition(":")
-        file = "" if kind == "env" else LocalHost().read(str(Path(name).expanduser())) or ""
+        path = self.folder / name if kind == GENERATED else Path(name).expanduser()
+        file = "" if kind == "env" else LocalHost().read(str(path)) or ""
         found = self.env.get(name, "") if kind == "env" else file
         if not found.strip():
             raise ConfigError(f"{secret.source} holds no secret", why=f"it is wanted for {secret.path}")
         return found.strip() + "\n"
+
+
+def _theirs(node: NodeDeployment, name: str) -> str:
+    """The secret's file on a node; that of a key which comes from elsewhere is none of ours."""
+    planned = any(secret.source == f"{GENERATED}:{name}" for secret in node.secrets)
+    return f"{node.root}/state/{name}" if planned else ""
 
 
 def desk(cluster: str, env: Mapping[str, str]) -> Desk:

@@ -122,7 +122,7 @@ def prepare(file: Path, env: Mapping[str, str]) -> Chair:
         for host, part in zip(spec.hosts, fabric.nodes, strict=True)
     }
     own = desk(spec.cluster, env)
-    given = Given(str(file), str(own.folder), _files(spec, seen))
+    given = Given(str(file), _files(spec, seen))
     return Chair(file, spec, hosts, standings, plan_fleet(spec, seen, given), own)
 
 

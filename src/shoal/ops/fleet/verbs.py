@@ -18,7 +18,7 @@ from shoal.ops.fleet.hosts import open_host
 from shoal.ops.fleet.lock import Lock, locked
 from shoal.ops.fleet.planning import Chair, every, look, open_file, prepare
 from shoal.plan.fleet import API_KEY, PLAN, FleetPlan, root_of
-from shoal.plan.fleet_changes import changes, former, leaving
+from shoal.plan.fleet_changes import changes, former, leaving, with_engine
 from shoal.state.standing import Standing
 from shoal.state.status import ClusterStatus
 
@@ -102,16 +102,16 @@ def up(file: Path, env: Mapping[str, str], speaker: Speaker, patience: float) ->
 
 def _carry(chair: Chair, standings: Mapping[str, Standing], course: Course) -> bool:
     """Everything up to the last start; whether a program was started."""
-    plan = chair.plan
+    plan, value = chair.plan, chair.desk.value
     planned = changes(plan, standings)
-    head = chair.hosts[plan.head.name]
-    chair.desk.adopt(head, plan.head)
+    chair.desk.adopt(chair.hosts[plan.head.name], plan.head)
     chair.desk.keep(plan)
+    if apply.new_key(plan, standings[plan.head.name], value):
+        planned = with_engine(planned, plan, "its API key has changed")
     fleet = apply.Fleet(plan, chair.hosts, course.at)
     old = former(standings[plan.head.name])
     apply.push(fleet, planned.push, standings)
-    if planned.push or any(not one.secrets.get("ray.token") for one in standings.values()):
-        apply.hand_over(fleet, chair.desk.value)
+    apply.hand_over(fleet, apply.stale(plan, standings, value), value)
     for node in leaving(plan, old):
         course.at(f"taking {node.name} down: it is no longer in {chair.file}")
         take_down(old or plan, [node.name], {node.name: open_host(node.name, node.ssh)}, course.at)

@@ -1,5 +1,6 @@
 """``shoal down``."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -8,6 +9,7 @@ from shoal.errors import UsageError
 from shoal.ops import local
 from shoal.ops.fleet.down import down
 from shoal.spec.environ import environ
+from shoal.ui.interrupt import INTERRUPTED
 
 
 @click.command("down")
@@ -22,10 +24,19 @@ def verb(file: Path | None, purge: bool) -> None:
     """
     if file is None and purge:
         raise UsageError("--purge needs -f FILE", fix="shoal down -f shoal.yaml --purge")
-    done = local.down(environ()) if file is None else down(file, environ(), _tell, purge=purge)
+    done = local.down(environ()) if file is None else _of_hosts(file, purge=purge)
     for line in done:
         click.echo(line)
     click.echo("down" if done else "nothing was up")
+
+
+def _of_hosts(file: Path, *, purge: bool) -> list[str]:
+    try:
+        return down(file, environ(), _tell, purge=purge)
+    except KeyboardInterrupt:
+        again = f"shoal down -f {file}{' --purge' if purge else ''}"
+        click.echo(f"interrupted; some of it may still run\nnext: {again}   # goes on from there", err=True)
+        sys.exit(INTERRUPTED)
 
 
 def _tell(stage: str) -> None:

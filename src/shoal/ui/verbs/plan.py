@@ -10,7 +10,7 @@ from shoal.ops.fleet.planning import prepare
 from shoal.plan.fleet_changes import changes, difference
 from shoal.spec.cluster import DEFAULT_FILE
 from shoal.spec.environ import environ
-from shoal.ui.fleet_page import page, summary
+from shoal.ui.fleet_page import page, stands, summary
 
 
 @click.command("plan")
@@ -33,4 +33,4 @@ def verb(file: Path, as_json: bool, as_diff: bool) -> None:
         click.echo(chair.plan.model_dump_json(indent=1))
     else:
         shown = difference(chair.plan, chair.standings) if as_diff else page(chair.plan)
-        click.echo("\n".join((*shown, summary(planned))))
+        click.echo("\n".join((*shown, *stands(chair.desk.where()), summary(planned))))

@@ -1,7 +1,8 @@
 """Which lines of a batch are known, and what they mean. Fast where nothing is: one search a literal, over all lines."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -21,6 +22,8 @@ class Match:
     index: int
     signature: Signature
     groups: dict[str, str]
+    count: int = 1
+    last: int = 0  # index of the last line that is meant
 
 
 def _by_key() -> dict[bytes, list[Entry]]:
@@ -43,33 +46,43 @@ class Matcher:
     def __init__(self) -> None:
         self._shapes: dict[int, Signature | None] = {}
 
-    def matches(self, lines: Sequence[bytes]) -> Iterator[Match]:
-        """The known lines, in order; of several signatures that fit a line, the first of the table."""
+    def matches(self, lines: Sequence[bytes]) -> list[Match]:
+        """The known lines, in order; of several signatures that fit a line, the first of the table.
+
+        Lines of one shape are one match, with their number, where the shape alone decides.
+        """
         shapes = [hash(line.translate(None, DIGITS)) for line in lines]
+        # Counting and both ends of each shape are done by the interpreter's own loops: a long log has few shapes.
+        counts, last = Counter(shapes), dict(zip(shapes, range(len(shapes)), strict=True))
+        first = dict(zip(reversed(shapes), range(len(shapes) - 1, -1, -1), strict=True))
         known = self._shapes
-        fresh = [index for index, shape in enumerate(shapes) if shape not in known]
-        out = [
-            Match(index, signature, {})
-            for index, shape in enumerate(shapes)
-            if (signature := known.get(shape)) is not None
-        ]
-        found = _candidates([lines[index] for index in fresh])
-        if len(known) > MOST_SHAPES:
-            known.clear()
-        for at, index in enumerate(fresh):
+        fresh = counts.keys() - known.keys()
+        indexes = [index for index, shape in enumerate(shapes) if shape in fresh] if fresh else []
+        found = _candidates([lines[index] for index in indexes])
+        out = []
+        for at, index in enumerate(indexes):
             entries = found.get(at)
+            if shapes[index] in known:
+                continue
             if entries is None:
                 known[shapes[index]] = None
             elif match := self._first(lines, index, shapes[index], entries):
                 out.append(match)
-        yield from sorted(out, key=lambda match: match.index)
+        out += [
+            Match(first[shape], signature, {}, count, last[shape])
+            for shape, count in counts.items()
+            if (signature := known.get(shape)) is not None
+        ]
+        if len(known) > MOST_SHAPES:
+            known.clear()
+        return sorted(out, key=lambda match: match.index)
 
     def _first(self, lines: Sequence[bytes], index: int, shape: int, entries: list[Entry]) -> Match | None:
         entries.sort(key=lambda entry: entry[0])
         _, signature, pattern = entries[0]
         if pattern.regex is None and signature is not OTHER:
             self._shapes[shape] = signature
-            return Match(index, signature, {})
+            return None  # counted with all others of its shape
         return _first(lines, index, entries)
 
 
@@ -93,9 +106,9 @@ def _first(lines: Sequence[bytes], index: int, entries: list[Entry]) -> Match | 
             near = [line[:4000].decode("utf-8", errors="replace") for line in lines[index : index + 4]]
             told = error_sentence(near, 0)
             if told:
-                return Match(index, signature, {"told": told})
+                return Match(index, signature, {"told": told}, last=index)
             continue
         groups = pattern.search(lines[index])
         if groups is not None:
-            return Match(index, signature, groups)
+            return Match(index, signature, groups, last=index)
     return None

@@ -71,24 +71,26 @@ class Story:
 
     def feed(self, lines: Sequence[bytes]) -> list[Hit]:
         """Take lines in, whole ones; gives the hits that are new."""
-        begin, feed = self.lines, self.reader.feed
+        begin = self.lines + 1
         self.lines += len(lines)
-        rest = []
-        for number, line in enumerate(lines, begin + 1):
-            if b"\r" in line or len(line) > LONGEST:
-                rest += [(number, part) for part in _parts(line) if not feed(part, number)]
-            elif not feed(line, number):
-                rest.append((number, line))
+        if max(map(len, lines), default=0) > LONGEST or any(b"\r" in line for line in lines):
+            feed = self.reader.feed
+            parts = ((number, part) for number, line in enumerate(lines, begin) for part in _parts(line))
+            rest = [(number, part) for number, part in parts if not feed(part, number)]
+        else:
+            rest = self.reader.feed_all(lines, begin)
         return [hit for match in self._matcher.matches([line for _, line in rest]) if (hit := self._take(match, rest))]
 
     def _take(self, match: Match, rest: list[tuple[int, bytes]]) -> Hit | None:
         """Count a match; the hit where it is the first of its signature."""
         number, line = rest[match.index]
+        last = rest[match.last][0]
         known = self.hits.get(match.signature.id)
         if known:
-            known.count, known.last = known.count + 1, number
+            known.count, known.last = known.count + match.count, max(known.last, last)
             return None
-        hit = Hit(match.signature, self.source, number, shown(line), match.groups, speaker(line), last=number)
+        hit = Hit(match.signature, self.source, number, shown(line), match.groups, speaker(line))
+        hit.count, hit.last = match.count, last
         hit.when = _when([before for _, before in rest[max(match.index - BACK, 0) : match.index + 1]])
         self.hits[hit.signature.id] = hit
         return hit

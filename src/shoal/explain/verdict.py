@@ -8,6 +8,7 @@ from shoal.explain.story import Hit, Story
 from shoal.explain.table import OTHER, REPORT
 from shoal.explain.table_nccl import WARNING
 from shoal.explain.transports import Report, differences, reports
+from shoal.nccl.log import shown
 from shoal.nccl.rank import Rank
 
 MOST_EVIDENCE = 12
@@ -148,7 +149,9 @@ def _judged(report: Report) -> _Finding:
     values = _Values({name: f"={value}" for name, value in rank.env.items()})
     values.update(report.values)
     says = _sentence(signature.cause, values)
-    lines = [rank.where[name] for name in report.names if name in rank.where]
+    lines = [
+        (number, shown(line)) for number, line in (rank.where[name] for name in report.names if name in rank.where)
+    ]
     evidence = [
         Evidence(rank.source, number, text, signature.id, signature.role, says, rank.name)
         for number, text in dict.fromkeys(lines)

@@ -5,14 +5,17 @@ in the pattern. Other lines (Ray's, vLLM's, torch's) are not for this reader, an
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address
 
 from shoal.nccl.rank import MOST_DEVICES, MOST_ENV, MOST_KINDS, MOST_WARNINGS, Hca, Rank
 
 MOST_HEADS = 8192
+SHOWN = 2000  # bytes of a line that are looked at to show it
 MOST_RANKS = 4096
 MARK = b" NCCL "
+INFO = b"INFO "
+NUMBER = b"NCCL version 2"
 # host:pid:tid [device] [file:line [(function)]] NCCL LEVEL text; in front of it anything.
 HEAD = re.compile(rb"([\w.\-]+):(\d+):(\d+) \[(-?\d+)\](?: [\w./+\-]+:\d+(?: \([^)]*\))?)?$")
 HEAD_INSIDE = re.compile(rb"(?<![\w.\-])(?=[\w.\-]+:\d+:\d+ \[-?\d+\] (?:[\w./+\-]+:\d+ )?(?:\([^)]*\) )?NCCL )")
@@ -39,6 +42,9 @@ PLAIN = frozenset(
     b"[Service Skipping Setting ncclTopoGetCpuAffinity: ncclP2pSchedule:".split()
 )
 
+CHANNELS = frozenset((b"Channel", b"CollNet"))
+TOPOLOGY = frozenset((b"", b"+"))  # of the tree of PCI, NVLink and NICs, line by line
+
 
 class NcclReader:
     """Reads one file's lines; ``ranks`` has what its processes said."""
@@ -48,28 +54,47 @@ class NcclReader:
         self.version = ""  # of a "NCCL version" that stood on a line without head
         self.ranks: dict[tuple[str, str, int], Rank] = {}
         self._heads: dict[bytes, Rank | None] = {}
+        self._ways: dict[bytes, tuple[str, bool]] = {}
 
     def feed(self, line: bytes, number: int) -> bool:
         """Take one line in. True where signatures cannot say anything of it; False: look at it yourself."""
-        at = line.find(MARK)
-        if at < 0:
-            self._version_alone(line)
-            return False
-        head = line[:at]
-        try:
-            rank = self._heads[head]
-        except KeyError:
-            rank = self._who(head)
+        return not self.feed_all((line,), number)
+
+    def feed_all(self, lines: Sequence[bytes], first: int) -> list[tuple[int, bytes]]:
+        """Take lines in, the first of which has this number; gives those of which signatures may say something.
+
+        Of the million lines in 100 MB most are plain ones of a process that is known. They cost look-ups and no call.
+        """
+        heads, rest = self._heads, []
+        for number, line in enumerate(lines, first):
+            head, mark, text = line.partition(MARK)
+            if not mark:
+                if NUMBER in line:
+                    self._version_alone(line)
+                rest.append((number, line))
+                continue
+            rank = heads.get(head)
+            if rank is None or text[:5] != INFO or MARK in text:
+                known = self._rare(head, text, line, number)
+            else:
+                known = text.split(b" ", 2)[1] in PLAIN or self._info(rank, text[5:], line, number)
+            if not known:
+                rest.append((number, line))
+        return rest
+
+    def _rare(self, head: bytes, text: bytes, line: bytes, number: int) -> bool:
+        """A head that is new or none, a warning, or two lines torn into one."""
+        rank = self._heads[head] if head in self._heads else self._who(head)
         if rank is None:
             self._version_alone(line)
             return False
-        if line.find(MARK, at + 5) > 0 and len(torn := HEAD_INSIDE.split(line)) > 2:  # a prefix, two heads
+        if MARK in text and len(torn := HEAD_INSIDE.split(line)) > 2:  # a prefix, two heads
             for part in torn:
                 self.feed(part, number)
             return False
-        if line.startswith(b"INFO ", at + 6):
-            return self._info(rank, line[at + 11 :], line, number)
-        self._other(rank, line[at + 6 :], line, number)
+        if text.startswith(INFO):
+            return self._info(rank, text[5:], line, number)
+        self._other(rank, text, line, number)
         return False
 
     def _who(self, head: bytes) -> Rank | None:
@@ -91,31 +116,45 @@ class NcclReader:
 
     def _version_alone(self, line: bytes) -> None:
         """Before 2.26 the version is printed without a head."""
-        if b"NCCL version 2" in line and (found := VERSION.search(line)):
+        if NUMBER in line and (found := VERSION.search(line)):
             self.version = found[1].decode()
             for rank in self.ranks.values():
                 rank.version = rank.version or self.version
 
     def _info(self, rank: Rank, text: bytes, line: bytes, number: int) -> bool:
         word, _, rest = text.partition(b" ")
-        if word in PLAIN:
+        if word in CHANNELS:
+            self._channel(rank, text, line, number)
             return True
-        if word == b"Channel":
-            _channel(rank, text, line, number)
-            return True
-        if word.startswith(b"NCCL_"):
-            _env(rank, text, line, number)
-            return False
-        if word.startswith(b"NET/"):
-            _net(rank, word, rest, line, number)
-            return False
-        act = ACTS.get(word)
-        if act:
-            act(rank, text, line, number)
-        elif not word or word == b"+":
+        if word in TOPOLOGY:
             rank.nvlink = rank.nvlink or b"+ NVL[" in text
             return True
-        return False
+        if act := ACTS.get(word):
+            act(rank, text, line, number)
+        elif word[:4] == b"NET/":
+            _net(rank, word, rest, line, number)
+        elif word[:5] == b"NCCL_":
+            _env(rank, text, line, number)
+        return word in PLAIN
+
+    def _channel(self, rank: Rank, text: bytes, line: bytes, number: int) -> None:
+        """Count a channel by its transport. Few ways are told in many lines, so what a way means is remembered."""
+        way = text[text.find(b"via ") :]
+        if way not in self._ways:
+            if len(self._ways) >= MOST_HEADS:
+                self._ways.clear()
+            found = CHANNEL.search(text)
+            told = found and (found[1].decode("utf-8", errors="replace"), b"GDRDMA" in found[2])
+            self._ways[way] = told or ("", False)
+        kind, direct = self._ways[way]
+        if kind and kind not in rank.channels:
+            if len(rank.channels) >= MOST_KINDS:
+                return
+            rank.channels[kind] = 0
+            _say(rank, kind, line, number)
+        if kind:
+            rank.channels[kind] += 1
+            rank.gdr_channels += direct
 
     def _other(self, rank: Rank, text: bytes, line: bytes, number: int) -> None:
         """WARN, VERSION and the like."""
@@ -128,7 +167,7 @@ class NcclReader:
 
 def shown(line: bytes) -> str:
     """A line as evidence shows it: decoded, without colours and control characters, at most 400 characters."""
-    text = ANSI.sub(b"", line[:2000]).decode("utf-8", errors="replace").strip()
+    text = ANSI.sub(b"", line[:SHOWN]).decode("utf-8", errors="replace").strip()
     if not text.isprintable():
         text = "".join(char if char.isprintable() else " " for char in text)
     return text[:400]
@@ -139,23 +178,7 @@ Act = Callable[[Rank, bytes, bytes, int], None]
 
 
 def _say(rank: Rank, name: str, line: bytes, number: int) -> None:
-    rank.where[name] = (number, shown(line))
-
-
-def _channel(rank: Rank, text: bytes, line: bytes, number: int) -> None:
-    found = CHANNEL.search(text)
-    if not found:
-        return
-    kind = found[1].decode("utf-8", errors="replace")
-    count = rank.channels.get(kind)
-    if count is None:
-        if len(rank.channels) >= MOST_KINDS:
-            return
-        count = 0
-        _say(rank, kind, line, number)
-    rank.channels[kind] = count + 1
-    if b"GDRDMA" in found[2]:
-        rank.gdr_channels += 1
+    rank.where[name] = (number, line[:SHOWN])
 
 
 def _env(rank: Rank, text: bytes, line: bytes, number: int) -> None:
@@ -305,7 +328,6 @@ ACTS: dict[bytes, Act] = {
     b"ncclCommInitRankScalable": _comm,
     b"ncclCommInitAll": _comm,
     b"ncclCommSplit": _comm,
-    b"CollNet": _channel,
     b"GPU": _distance,
     b"P2P": _p2p,
     b"Failed": _failed,

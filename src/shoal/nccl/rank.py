@@ -50,7 +50,7 @@ class Rank:
     channels: dict[str, int] = field(default_factory=dict)  # by transport: P2P, SHM, NET/IB, ...
     gdr_channels: int = 0
     warnings: list[Where] = field(default_factory=list)
-    where: dict[str, Where] = field(default_factory=dict)
+    where: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # what was said: number and line, as it is
 
     @property
     def name(self) -> str:

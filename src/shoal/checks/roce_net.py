@@ -4,8 +4,16 @@ import ipaddress
 from collections import Counter
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn, worst
-from shoal.checks.fabric import addresses, give_address, interfaces, roce_ports, without_interfaces, without_roce
-from shoal.checks.views import listed, netdev_of
+from shoal.checks.fabric import (
+    addresses,
+    fabric,
+    give_address,
+    interfaces,
+    roce_ports,
+    without_interfaces,
+    without_roce,
+)
+from shoal.checks.views import listed, netdev_of, ports
 from shoal.facts.net import Address, Netdev
 from shoal.facts.node import NodeFacts
 
@@ -32,7 +40,12 @@ def interface_known(node: NodeFacts) -> Verdict:
 
 @check("roce.interface-up", "the fabric's interfaces are up and have a carrier", severity=Severity.FATAL, needs=NEEDS)
 def interface_up(node: NodeFacts) -> Verdict:
-    """RoCE sends through its interface's addresses and routes, which the kernel takes away while it is down."""
+    """RoCE sends through its interface's addresses and routes, which the kernel takes away while it is down.
+
+    An interface that somebody set down takes its port down as well, and then it is this that is to be mended.
+    """
+    if (set_down := _set_down(node)) is not None:
+        return set_down
     if (none := without_interfaces(node)) is not None:
         return none
 
@@ -45,6 +58,17 @@ def interface_up(node: NodeFacts) -> Verdict:
         return ok(f"{netdev.name} {netdev.operstate or 'has a carrier'}")
 
     return worst(judge(netdev) for netdev in interfaces(node))
+
+
+def _set_down(node: NodeFacts) -> Verdict | None:
+    """The interface that is set down, where no port is ACTIVE. One that is up lacks a carrier: its port tells that."""
+    if fabric(node):
+        return None
+    found = (netdev_of(node, port) for port in ports(node) if port.is_ethernet)
+    down = next((netdev for netdev in found if netdev and netdev.up is False), None)
+    if down is None:
+        return None
+    return fail(f"{down.name} is set down, and its RDMA port with it", f"sudo ip link set {down.name} up")
 
 
 @check("roce.ipv4", "the fabric's interfaces have an IPv4 address", severity=Severity.FATAL, needs=NEEDS)

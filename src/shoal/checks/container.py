@@ -1,7 +1,8 @@
 """Group ``container``: what a container may do and see, and the Docker engine that would start one."""
 
 from shoal.checks.base import Check, Scope, Severity, Verdict, check, fail, ok, skip, unknown, warn
-from shoal.checks.looks import GIB, gib, has_gpu, has_rdma
+from shoal.checks.views import has_gpu, has_rdma
+from shoal.facts.meminfo import GIB, gib
 from shoal.facts.node import NodeFacts
 
 DEVICES = "devices: [/dev/infiniband] in Compose, or --device=/dev/infiniband"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from shoal.checks.base import Check, Scope, Severity, Status, Verdict, check, fail, ok, skip, unknown, warn
-from shoal.checks.looks import active_hcas, env
+from shoal.checks.views import active_hcas, env
 from shoal.facts.node import Fleet, NodeFacts
 from shoal.log import MASK, is_secret
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from shoal.checks.base import Check, Scope, Severity, Status, Verdict, check, fail, ok, skip, unknown, warn
 from shoal.checks.cross import same, several
-from shoal.checks.looks import active_hcas, env
+from shoal.checks.views import active_hcas, env
 from shoal.facts.net import Netdev
 from shoal.facts.node import Fleet, NodeFacts
 

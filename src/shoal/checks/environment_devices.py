@@ -1,7 +1,7 @@
 """Group ``env``: names of devices, interfaces, plugins and GPUs in the environment, against what the node has."""
 
 from shoal.checks.base import Check, Scope, Severity, Verdict, check, fail, ok, skip, unknown, warn
-from shoal.checks.looks import ENV_NOT_READ, active_hcas, effective_env, env, has_rdma, is_spark, nccl_version, when_set
+from shoal.checks.views import ENV_NOT_READ, active_hcas, effective_env, env, has_rdma, is_spark, nccl_version, when_set
 from shoal.facts.net import Netdev
 from shoal.facts.node import NodeFacts
 from shoal.nccl import hca, lists, socket

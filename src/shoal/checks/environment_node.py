@@ -4,7 +4,7 @@ import ipaddress
 import re
 
 from shoal.checks.base import Check, Scope, Severity, Verdict, check, fail, ok, skip, unknown, warn
-from shoal.checks.looks import ENV_NOT_READ, active_hcas, effective_env, env, nccl_version, when_set
+from shoal.checks.views import ENV_NOT_READ, active_hcas, effective_env, env, nccl_version, when_set
 from shoal.facts.node import NodeFacts
 from shoal.nccl import socket
 from shoal.nccl.variables import Version, dotted, parse_version

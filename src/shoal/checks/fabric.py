@@ -1,8 +1,7 @@
 """Which ports of a node make its fabric, and what NCCL is told about them."""
 
 from shoal.checks.base import Verdict, skip, unknown
-from shoal.checks.looks import effective_env, nccl_version
-from shoal.checks.views import Port, above, active, netdev_of, ports, without_rdma
+from shoal.checks.views import Port, above, active, effective_env, nccl_version, netdev_of, ports, without_rdma
 from shoal.facts.net import Address, Netdev
 from shoal.facts.node import NodeFacts
 from shoal.nccl import hca, network

@@ -1,8 +1,7 @@
 """GPUs: the driver, how many there are, their memory, and who else uses them."""
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn
-from shoal.checks.looks import is_spark
-from shoal.checks.views import each_gpu, listed, version, without_gpus
+from shoal.checks.views import each_gpu, is_spark, listed, version, without_gpus
 from shoal.facts.gpu import Gpu
 from shoal.facts.node import NodeFacts
 

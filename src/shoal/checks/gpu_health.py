@@ -3,8 +3,7 @@
 import re
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn
-from shoal.checks.looks import is_spark
-from shoal.checks.views import each_gpu, listed, without_gpus
+from shoal.checks.views import each_gpu, is_spark, listed, without_gpus
 from shoal.facts.gpu import Gpu
 from shoal.facts.node import NodeFacts
 

@@ -1,8 +1,7 @@
 """GPUs: NVLink and its switches, PCI Express, and the way from a GPU to the NIC."""
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn, worst
-from shoal.checks.looks import is_spark
-from shoal.checks.views import each_gpu, is_virtual, listed, version, without_gpus
+from shoal.checks.views import each_gpu, is_spark, is_virtual, listed, version, without_gpus
 from shoal.facts.gpu import Gpu
 from shoal.facts.node import NodeFacts
 

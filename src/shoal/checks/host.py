@@ -1,7 +1,8 @@
 """Group ``host``: limits, memory, disk, names and ports of a machine."""
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn, worst
-from shoal.checks.looks import GIB, active_hcas, env, gib, has_gpu, has_rdma, is_node, is_spark
+from shoal.checks.views import active_hcas, env, has_gpu, has_rdma, is_node, is_spark
+from shoal.facts.meminfo import GIB, gib
 from shoal.facts.net import NetFacts
 from shoal.facts.node import NodeFacts
 

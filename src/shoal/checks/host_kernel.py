@@ -3,8 +3,7 @@
 import re
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn
-from shoal.checks.looks import env, has_gpu, has_rdma, is_metal, is_node
-from shoal.checks.views import MELLANOX
+from shoal.checks.views import MELLANOX, env, has_gpu, has_rdma, is_metal, is_node
 from shoal.facts.node import NodeFacts
 
 RDMA_MODULES = ("mlx5_core", "mlx5_ib", "ib_uverbs", "rdma_cm", "rdma_ucm")

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from shoal.checks.base import Check, Finding, Verdict, fail, ok, run_checks, unknown
+from shoal.facts.meminfo import GIB
 from shoal.facts.model_folder import ModelFolder
 from shoal.facts.system import Listener, Memory, overlaps
 from shoal.plan.node import ClusterPlan
 from shoal.state.status import ExecutorKind, Versions
 
-GIB = 1 << 30
 # Resident sizes at rest with vLLM 0.32 on CPU: API server and engine core 1.3 GiB together, a node's Ray 0.6 GiB, and a
 # rank 0.8 GiB besides weights and KV cache (docs/explanation/numbers.md). Loading takes a little more.
 BASE, PER_NODE = int(1.4 * GIB), int(1.6 * GIB)

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn, worst
 from shoal.checks.fabric import fabric
-from shoal.checks.looks import is_spark
-from shoal.checks.views import each_device, is_virtual, listed, ports, without_rdma
+from shoal.checks.views import each_device, is_spark, is_virtual, listed, ports, without_rdma
 from shoal.facts.node import NodeFacts
 from shoal.facts.rdma import RdmaDevice
 

@@ -2,8 +2,18 @@
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn, worst
 from shoal.checks.fabric import fabric, hca_setting
-from shoal.checks.looks import effective_env, nccl_version
-from shoal.checks.views import Port, active, each_device, each_port, listed, netdev_of, ports, without_rdma
+from shoal.checks.views import (
+    Port,
+    active,
+    each_device,
+    each_port,
+    effective_env,
+    listed,
+    nccl_version,
+    netdev_of,
+    ports,
+    without_rdma,
+)
 from shoal.facts.node import NodeFacts
 from shoal.facts.rdma import RdmaDevice
 from shoal.nccl import hca

@@ -9,8 +9,7 @@ from shoal.checks.fabric import (
     said_version,
     without_roce,
 )
-from shoal.checks.looks import effective_env, nccl_version
-from shoal.checks.views import Port, above, listed, netdev_of
+from shoal.checks.views import Port, above, effective_env, listed, nccl_version, netdev_of
 from shoal.facts.node import NodeFacts
 from shoal.facts.rdma import ROCE_V2, Gid
 from shoal.nccl import gid as nccl_gid

@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn, worst
 from shoal.checks.fabric import addresses, interfaces, roce_ports, without_interfaces, without_roce
-from shoal.checks.looks import effective_env
 from shoal.checks.rdma_counters import growth, of_interfaces, of_ports, seconds
-from shoal.checks.views import Port, above, is_virtual, listed, netdev_of
+from shoal.checks.views import Port, above, effective_env, is_virtual, listed, netdev_of
 from shoal.facts.net import Netdev
 from shoal.facts.node import NodeFacts
 from shoal.nccl.environment import integer

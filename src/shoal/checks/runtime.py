@@ -1,7 +1,7 @@
 """Group ``runtime``: what runs on a node now, and who could reach it."""
 
 from shoal.checks.base import Check, Scope, Severity, Verdict, check, fail, ok, skip, unknown, warn
-from shoal.checks.looks import env
+from shoal.checks.views import env
 from shoal.facts.node import NodeFacts
 
 RUNTIME = Scope.RUNTIME

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from shoal.checks.base import Check, Severity, Verdict, check, fail, ok, skip, unknown, warn, worst
 from shoal.checks.fabric import fabric, plugin
-from shoal.checks.looks import effective_env, is_spark
-from shoal.checks.views import each_device, listed, version, without_gpus, without_rdma
+from shoal.checks.views import each_device, effective_env, is_spark, listed, version, without_gpus, without_rdma
 from shoal.facts.node import NodeFacts
 from shoal.facts.rdma import RdmaDevice
 from shoal.nccl.gid import AUTOMATIC_SINCE, PASSES_OVER_SINCE, choose

@@ -1,7 +1,8 @@
-"""What several checks ask of a node's facts: has it GPUs or RDMA at all, and which interface is a port's."""
+"""What several checks ask of a node's facts: which kind of machine it is, what it has, which interface is a port's."""
 
+import functools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from shoal.checks.base import Verdict, skip, unknown, worst
@@ -9,8 +10,12 @@ from shoal.facts.gpu import Gpu
 from shoal.facts.net import Netdev
 from shoal.facts.node import NodeFacts
 from shoal.facts.rdma import ETHERNET, INFINIBAND, Gid, RdmaDevice, RdmaPort
+from shoal.nccl.environment import effective
+from shoal.nccl.variables import LAST, Version, parse_version
 
 MELLANOX = "0x15b3"
+ENV_NOT_READ = "the environment was not read: env"
+Judge = Callable[[NodeFacts], Verdict]
 
 
 @dataclass(frozen=True)
@@ -126,3 +131,63 @@ def above(node: NodeFacts, netdev: Netdev) -> tuple[Netdev, ...]:
     names = {item.name for item in base}
     vlans = [item for item in node.net.netdevs or () if item.kind == "vlan" and names & set(item.lower)]
     return (*base, *vlans)
+
+
+def has_gpu(facts: NodeFacts) -> bool:
+    """Whether it has an NVIDIA GPU, seen by the driver or on the PCI bus."""
+    return bool(facts.gpu.gpus or facts.gpu.cards)
+
+
+def has_rdma(facts: NodeFacts) -> bool | None:
+    """Whether the kernel has an RDMA device; None where nobody looked."""
+    return None if facts.rdma.devices is None else bool(facts.rdma.devices)
+
+
+def is_node(facts: NodeFacts) -> bool:
+    """Whether it is made to serve: it has GPUs or RDMA, or is told to be a node. A laptop is judged more mildly."""
+    return has_gpu(facts) or bool(facts.rdma.devices) or bool((facts.env or {}).get("RAY_MODE"))
+
+
+def is_metal(facts: NodeFacts) -> bool | None:
+    """Whether it is no virtual machine; None where that is not known."""
+    return None if facts.machine.virtual is None else facts.machine.virtual == ""
+
+
+def is_spark(facts: NodeFacts) -> bool:
+    """Whether it is a GB10 machine (DGX Spark), where memory is shared and GPUDirect RDMA does not exist."""
+    return any("GB10" in gpu.name for gpu in facts.gpu.gpus or ()) or "Spark" in (facts.machine.product or "")
+
+
+def active_hcas(facts: NodeFacts) -> tuple[RdmaDevice, ...]:
+    """The devices with an ACTIVE port."""
+    return tuple(item for item in facts.rdma.devices or () if any(port.is_active for port in item.ports))
+
+
+def env(facts: NodeFacts, name: str) -> str:
+    """A variable's value without blanks; empty where it is not set or not known."""
+    return (facts.env or {}).get(name, "").strip()
+
+
+def nccl_version(facts: NodeFacts) -> Version:
+    """The node's NCCL; the newest known where nobody knows."""
+    return parse_version(facts.stack.nccl or "") or LAST
+
+
+def effective_env(facts: NodeFacts) -> Mapping[str, str]:
+    """What NCCL finds on this node: its configuration files, and the environment over them."""
+    return effective(facts.env, facts.stack.nccl_conf)
+
+
+def when_set(name: str) -> Callable[[Judge], Judge]:
+    """Judge only where this variable is set."""
+
+    def wrap(judge: Judge) -> Judge:
+        @functools.wraps(judge)
+        def judged(facts: NodeFacts) -> Verdict:
+            if facts.env is None:
+                return unknown(ENV_NOT_READ)
+            return judge(facts) if effective_env(facts).get(name, "").strip() else skip(f"{name} is not set")
+
+        return judged
+
+    return wrap

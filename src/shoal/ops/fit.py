@@ -8,10 +8,11 @@ from pathlib import Path
 from shoal.engine.models import resolve
 from shoal.errors import UsageError
 from shoal.facts import gpu
+from shoal.facts.meminfo import GIB
 from shoal.facts.model_shape import ModelShape, parse
 from shoal.host.local import LocalHost
 from shoal.ops import model_source
-from shoal.plan.fit import GIB, Answer, Fleet, Weights, answer
+from shoal.plan.fit import Answer, Fleet, Weights, answer
 from shoal.plan.gpus import GPUS, MIB
 from shoal.plan.models import choose
 from shoal.spec import cluster

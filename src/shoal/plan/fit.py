@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from shoal.facts.meminfo import GIB, gib
 from shoal.facts.model_shape import ModelShape
 
-GIB = 1 << 30
 KV_BYTES = 2  # of a cached number; vLLM's `auto` keeps 16 bits
 STEP_TOKENS = 8192  # vLLM's max-num-batched-tokens, by which the work space grows
 LOGIT_ROWS = 256  # requests in one step, each with a number for each word
@@ -176,11 +176,6 @@ def _too_big(found: Layout, fleet: Fleet, room: int) -> Layout:
     free = f"{gib(max(0, room))} of {gib(fleet.memory)} are free for them"
     what = f"{gib(found.weight_bytes)} of weights on a rank, and {free}"
     return Layout(found.tensor, found.pipeline, found.data, weight_bytes=found.weight_bytes, problem=what)
-
-
-def gib(size: int) -> str:
-    """Bytes in GiB, as they are told."""
-    return f"{size / GIB:.1f} GiB"
 
 
 def indivisible(shape: ModelShape, fleet: Fleet, tensor: int, pipeline: int) -> str:

@@ -10,8 +10,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from shoal.facts.meminfo import gib
 from shoal.ops.fit import Fit, Wish, fit
-from shoal.plan.fit import Layout, gib
+from shoal.plan.fit import Layout
 from shoal.plan.gpus import GPUS
 from shoal.spec.environ import environ
 

@@ -240,7 +240,7 @@ def test_completion_of_verbs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_completion_of_options(monkeypatch: pytest.MonkeyPatch) -> None:
     """A verb's own options are completed, and so are the words it knows."""
     assert completed(monkeypatch, "shoal up --no", 2) == ["--nodes"]
-    assert completed(monkeypatch, "shoal status --", 2) == ["--json", "--help"]
+    assert completed(monkeypatch, "shoal status --", 2) == ["--file", "--json", "--watch", "--every", "--help"]
     assert completed(monkeypatch, "shoal completion ", 2) == ["bash", "zsh", "fish"]
     assert completed(monkeypatch, "shoal --ver", 1) == ["--version"]
 

@@ -12,7 +12,7 @@ from shoal.host.wrap import container
 from shoal.ops.relay import MARK
 from shoal.plan.container import PYZ as INSIDE_PYZ
 from shoal.plan.container import STATE as INSIDE
-from shoal.plan.fleet import API_KEY, CURRENT, PYZ, STATE, FleetPlan
+from shoal.plan.fleet import API_KEY, CURRENT, PYZ, STATE, FleetPlan, NodeDeployment
 from shoal.plan.fleet_node import GCS_PORT
 from shoal.plan.fleet_node import container as container_name
 from shoal.state.run import NodeRecord, RunRecord
@@ -53,13 +53,16 @@ def record(plan: FleetPlan, created: float, *, api_key_file: str = "") -> RunRec
     )
 
 
-def status(head: Host, plan: FleetPlan, created: float = 0.0) -> ClusterStatus:
-    """The cluster's status, as its head gathers it.
+def status(host: Host, plan: FleetPlan, created: float = 0.0, node: NodeDeployment | None = None) -> ClusterStatus:
+    """The cluster's status, as its head gathers it; or another node, where that one is asked.
 
     Raises:
-        HostError: the head, or its agent's container, could not be asked.
+        HostError: the host, or its agent's container, could not be asked.
     """
-    told = _ask(head, plan, {"record": record(plan, created).model_dump(mode="json")}, PATIENCE)
+    keeper = node or plan.head
+    state = INSIDE if plan.runtime == "compose" else f"{keeper.root}/{STATE}"
+    question = {"record": record(plan, created, api_key_file=f"{state}/{API_KEY}").model_dump(mode="json")}
+    told = _ask(host, plan, question, PATIENCE, keeper)
     return ClusterStatus.model_validate(told["status"])
 
 
@@ -71,25 +74,27 @@ def ask(head: Host, plan: FleetPlan, question: str, max_tokens: int = 64) -> Ans
     """
     began = time.time()
     asked = {"record": record(plan, 0).model_dump(mode="json"), "ask": question, "max_tokens": max_tokens}
-    told = _ask(head, plan, asked, ANSWERS_WITHIN)
+    told = _ask(head, plan, asked, ANSWERS_WITHIN, plan.head)
     if error := told.get("error"):
         raise ShoalError(error["what"], why=error["why"], fix=error["fix"])
     found = told["answer"]
     return Answer(str(found["text"]), int(found["tokens"]), float(found.get("seconds") or time.time() - began))
 
 
-def _ask(head: Host, plan: FleetPlan, question: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-    place, argv = relay(head, plan)
+def _ask(
+    host: Host, plan: FleetPlan, question: Mapping[str, Any], timeout: float, node: NodeDeployment
+) -> dict[str, Any]:
+    place, argv = relay(host, plan, node)
     result = place.run(argv, timeout=timeout, ok=range(256), input=json.dumps(question))
     line = next((line for line in result.out.splitlines() if line.startswith(MARK)), "")
     if not line:
         said = (result.err or result.out).strip().splitlines()[-1:] or ["it printed nothing"]
-        raise CommandFailed(f"{head.name}: shoal relay ended with code {result.code}", why=said[0])
+        raise CommandFailed(f"{host.name}: shoal relay ended with code {result.code}", why=said[0])
     return dict(json.loads(line.removeprefix(MARK)))
 
 
-def relay(head: Host, plan: FleetPlan) -> tuple[Host, tuple[str, ...]]:
-    """Where the question is asked, and by which command."""
+def relay(host: Host, plan: FleetPlan, node: NodeDeployment) -> tuple[Host, tuple[str, ...]]:
+    """Where on that node the question is asked, and by which command."""
     if plan.runtime == "compose":
-        return container(head, container_name("agent", "head")), ("python3", INSIDE_PYZ, "relay")
-    return head, (plan.python, f"{plan.head.root}/{CURRENT}/{PYZ}", "relay")
+        return container(host, container_name("agent", node.role)), ("python3", INSIDE_PYZ, "relay")
+    return host, (plan.python, f"{node.root}/{CURRENT}/{PYZ}", "relay")

@@ -23,6 +23,7 @@ VERBS = {
     "restart": "Restart the engine after its running requests.",
     "prove": "Prove that the traffic goes over RDMA.",
     "autopsy": "Say where every rank of a stuck engine stands.",
+    "report": "Write one page about a cluster, for a ticket or a colleague.",
     "bundle": "Gather what a cluster can tell into one archive, without secrets.",
     "down": "Take the cluster down and leave nothing behind.",
     "lab": "Rehearse on one machine: hosts, a simulated engine, faults.",

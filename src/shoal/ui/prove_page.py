@@ -13,11 +13,16 @@ def page(found: Proof) -> str:
     sentence = f"{'proven' if found.proven else 'not proven'}: {found.words}"
     if not found.rows:
         return sentence
-    nodes = {node.name: node for node in found.nodes}
-    lines = [sentence, "", *columns([HEAD, *(_row(row, nodes[row.node]) for row in found.rows)])]
+    lines = [sentence, "", *columns([HEAD, *cells(found)])]
     if any(row.estimate for row in found.rows):
         lines.append("~ packets times the MTU: the device counts no bytes, and this is an upper bound")
     return "\n".join(lines)
+
+
+def cells(found: Proof) -> list[tuple[str, ...]]:
+    """A row of words for each HCA, under :data:`HEAD`."""
+    nodes = {node.name: node for node in found.nodes}
+    return [_row(row, nodes[row.node]) for row in found.rows]
 
 
 def _row(row: Row, node: NodeVerdict) -> tuple[str, ...]:

@@ -1,0 +1,177 @@
+"""``shoal report``: what is known of a cluster, gathered once, for one page that tells it."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from shoal.agent.key import bearer
+from shoal.bench.counters import NodeProof
+from shoal.bench.fabric import read_document
+from shoal.bench.measure import Measured
+from shoal.bench.proof import Proof
+from shoal.checks.run import Choice, Report
+from shoal.engine.proofs import ask_proofs
+from shoal.errors import ConfigError, NotRunning
+from shoal.host.base import Host
+from shoal.host.local import LocalHost
+from shoal.nccl.variables import dotted
+from shoal.ops import events
+from shoal.ops.doctor import examine
+from shoal.ops.fabric import version_of
+from shoal.ops.reach import Reach, reach
+from shoal.plan.fabric import Fabric, plan_fabric
+from shoal.spec.environ import state_dir
+from shoal.spec.redact import of_environment
+from shoal.state.journal import Entry
+from shoal.state.live import EngineLive, NodeLive
+
+PATIENCE = aiohttp.ClientTimeout(total=5.0)
+MOST_EVENTS = 300
+DAY = 86400.0
+D = TypeVar("D", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Whose report: hosts to read, captures to judge, files with what was measured before."""
+
+    hosts: Sequence[Host] = ()
+    captures: Sequence[Path] = ()
+    benches: Sequence[Path] = ()
+    proof: Path | None = None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A cluster that runs: what its agents and its supervisor say. ``silent``: who said nothing, and why."""
+
+    nodes: tuple[NodeLive, ...] = ()
+    engine: EngineLive | None = None
+    proofs: tuple[NodeProof, ...] = ()
+    events: tuple[Entry, ...] = ()
+    silent: tuple[str, ...] = ()
+    endpoint: str = ""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that the page tells. ``secrets`` are values that must not stand in it."""
+
+    made: float
+    doctor: Report
+    fabric: Fabric | None = None
+    nccl: str = ""
+    running: Running | None = None
+    benches: tuple[tuple[str, Measured], ...] = ()
+    proof: Proof | None = None
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+def gather(wish: Wish, env: Mapping[str, str]) -> Contents:
+    """Everything at once. A cluster is asked where one runs here and no capture is judged instead.
+
+    Raises:
+        ConfigError: a file that was named cannot be read or understood.
+        UsageError: a capture is none.
+    """
+    benches, proof = tuple((path.name, _bench(path)) for path in wish.benches), _proof(wish.proof)
+    where = None if wish.captures else _where(env)
+    hosts = wish.hosts or (() if wish.captures else (LocalHost(),))
+    doctor = examine(hosts, wish.captures, Choice())
+    fabric, nccl = _fabric(doctor)
+    running = asyncio.run(_ask(where, env)) if where else None
+    return Contents(time.time(), doctor, fabric, nccl, running, benches, proof, _secrets(where, env))
+
+
+def _where(env: Mapping[str, str]) -> Reach | None:
+    try:
+        return reach(env)
+    except NotRunning:
+        return None
+
+
+def _fabric(doctor: Report) -> tuple[Fabric | None, str]:
+    nodes = list(doctor.facts.values())
+    if not nodes:
+        return None, ""
+    version, source = version_of(nodes)
+    return plan_fabric(nodes, version), f"NCCL {dotted(version)} ({source})"
+
+
+def _bench(path: Path) -> Measured:
+    return read_document(_text(path, "shoal bench fabric --baseline FILE"), str(path))
+
+
+def _proof(path: Path | None) -> Proof | None:
+    if path is None:
+        return None
+    try:
+        return TypeAdapter(Proof).validate_json(_text(path, "shoal prove --json > FILE"))
+    except ValidationError as error:
+        what = f"{path} holds no proof: {error.error_count()} fields are wrong"
+        raise ConfigError(what, fix=f"shoal prove --json > {path}") from error
+
+
+def _text(path: Path, fix: str) -> str:
+    text = LocalHost().read(str(path))
+    if text is None:
+        raise ConfigError(f"cannot read {path}", fix=f"make one first: {fix}")
+    return text
+
+
+async def _ask(where: Reach, env: Mapping[str, str]) -> Running:
+    """Agents and supervisor, all at once."""
+    async with aiohttp.ClientSession(timeout=PATIENCE, trust_env=False, headers=bearer(where.key)) as http:
+        urls = [f"http://{_bracketed(address)}:{where.agent_port}/live" for address in where.addresses]
+        asked = asyncio.gather(*(_get(http, url, NodeLive) for url in urls))
+        told, engine, proofs = await asyncio.gather(
+            asked,
+            _get(http, f"{where.serve_url}/live", EngineLive),
+            ask_proofs(where.addresses, where.agent_port, where.key),
+        )
+    silent = [words for words in (*told, engine) if isinstance(words, str)]
+    return Running(
+        tuple(one for one in told if isinstance(one, NodeLive)),
+        engine if isinstance(engine, EngineLive) else None,
+        tuple(one for one in proofs.values() if isinstance(one, NodeProof)),
+        await asyncio.to_thread(_events, env),
+        tuple(silent),
+        where.endpoint,
+    )
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+async def _get(http: aiohttp.ClientSession, url: str, kind: type[D]) -> D | str:
+    try:
+        async with http.get(url) as reply:
+            return kind.model_validate_json(await reply.text())
+    except ValidationError:
+        return f"{url}: an answer that this version does not understand"
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return f"{url}: {str(error) or type(error).__name__}"
+
+
+def _events(env: Mapping[str, str]) -> tuple[Entry, ...]:
+    """The last day's, the newest at the end."""
+    try:
+        return tuple(events.gather(state_dir(dict(env)), env, time.time() - DAY)[-MOST_EVENTS:])
+    except NotRunning:
+        return ()
+
+
+def _secrets(where: Reach | None, env: Mapping[str, str]) -> tuple[str, ...]:
+    """Values that are known to be secrets: of the environment, of the API's key, of Ray's token."""
+    names = [env.get(name, "") for name in ("RAY_AUTH_TOKEN_PATH", "SHOAL_API_KEY_FILE")]
+    files = [name for name in (*names, where.api_key_file if where else "") if name]
+    texts = (LocalHost().read(name) or "" for name in files)
+    known = {*of_environment(env), *(text.strip() for text in texts), (where.key if where else None) or ""}
+    return tuple(sorted(known - {""}))

@@ -39,7 +39,7 @@ KEY = "k3y-that-nobody-may-read-0123456789"
 ALLOWED = {
     *("html", "head", "meta", "title", "style", "body", "header", "main", "section", "article", "h1", "h2", "h3", "p"),
     *("span", "code", "pre", "div", "table", "thead", "tbody", "tr", "th", "td", "details", "summary"),
-    *("svg", "line", "polyline", "circle", "text"),
+    *("svg", "line", "polyline", "circle", "text", "time"),
 }
 
 

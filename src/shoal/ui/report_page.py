@@ -281,7 +281,7 @@ def _events(running: Running) -> Iterator[Child]:
     levels = {"warn": "warn", "error": "fail"}
     rows = (
         (
-            time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(one.time)),
+            el("time", time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(one.time))),
             one.node,
             _mark(one.kind, levels.get(one.level, "dim")),
             one.words,

@@ -15,7 +15,7 @@ COLOURS = ("#0b6e99", "#c2571a", "#4b7f2b", "#7a4b9a")
 def picture(found: Measured) -> ET.Element:
     """Each collective as a line: sizes to the right, by powers of two, and GB/s upward."""
     link = link_rate(found)
-    most = max([*(row.busbw for row in found.rows), (link or 0) / 8, 1e-9]) * 1.05
+    most = _round(max([*(row.busbw for row in found.rows), (link or 0) / 8, 1e-9]) * 1.02)
     names = tuple(dict.fromkeys(row.name for row in found.rows))
     sizes = sorted({row.size for row in found.rows})
     parts = [*_grid(sizes, most), *_lines(found.rows, names, sizes, most)]
@@ -23,6 +23,12 @@ def picture(found: Measured) -> ET.Element:
         parts += _link(link / 8, most)
     label = f"bus bandwidth of {', '.join(names)} over message size"
     return el("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label, class_="plot")
+
+
+def _round(value: float) -> float:
+    """The next value above whose quarters are easy to read."""
+    unit = 10.0 ** math.floor(math.log10(value))
+    return next(step * unit for step in (1, 2, 4, 6, 8, 10) if step * unit >= value)
 
 
 def _x(size: int, sizes: Sequence[int]) -> float:

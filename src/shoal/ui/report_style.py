@@ -22,6 +22,7 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; bo
 th { color: var(--dim); font-weight: 600; white-space: nowrap; }
 td { overflow-wrap: break-word; min-width: 4rem; max-width: 34rem; }
 td:last-child { min-width: 12rem; }
+time { white-space: nowrap; }
 .pairs thead { display: none; }
 .pairs td:first-child { color: var(--dim); white-space: nowrap; }
 code, pre { font: .85rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }

@@ -5,12 +5,15 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
+from tests.unit.fleet_hosts import COMPOSE, PROCESS, plan
 
 from shoal.errors import ConfigError, ShoalError
 from shoal.ops import pyz, render
+from shoal.plan.fleet import PlannedFile, PlannedSecret
 from shoal.spec.registry import load
 from shoal.ui.cli import main
 from shoal.ui.health import look
@@ -106,6 +109,79 @@ def test_render_asks_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     done = CliRunner().invoke(main, words, prog_name="shoal", input=answer)
     assert done.exit_code == code
     assert ((tmp_path / "README.md").read_text() == "mine\n") is (code == 1)
+
+
+NODE_ENV = "# the head\nRAY_MODE=head\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cluster file in the folder that the call is made from, whose hosts were looked at."""
+    files = (
+        PlannedFile(path="compose.yaml", mode=0o644, text="services: {}\n", why=""),
+        PlannedFile(path="shoal.pyz", mode=0o755, sha256="f" * 64, why=""),
+        PlannedFile(path="state", mode=0o777, link="../../state", why=""),
+        PlannedFile(path=".env", mode=0o600, text=NODE_ENV, why=""),
+    )
+    planned = plan(COMPOSE)
+    nodes = [node.model_copy(update={"files": files}) for node in planned.nodes]
+    nodes[1] = nodes[1].model_copy(update={"secrets": (PlannedSecret(path="state/api.key", source="env:KEY", why=""),)})
+    planned = planned.model_copy(update={"nodes": tuple(nodes)})
+    desk = SimpleNamespace(folder=Path("/my desk"), make=lambda: None, adopt=lambda host, node: None)
+    chair = SimpleNamespace(plan=planned, desk=desk, hosts=dict.fromkeys(["gpu-1", "gpu-2"]))
+    monkeypatch.setattr(render, "prepare", lambda file, env: chair)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shoal.yaml").write_text(COMPOSE)
+    return tmp_path / "shoal.yaml"
+
+
+@pytest.mark.usefixtures("file")
+def test_render_a_planned_node(shoal: Shoal) -> None:
+    """A host of a file gets the files of its plan, its filled .env for its owner alone; secrets are put in by hand."""
+    done = shoal("render", "-f", "shoal.yaml", "gpu-1")
+    said = (
+        "wrote gpu-1/compose.yaml\nwrote gpu-1/.env\nwrote gpu-1/shoal.pyz\nnext:\n"
+        "  install -D -m 600 '/my desk/ray.token' gpu-1/state/ray.token\n"
+        "  install -D -m 600 '/my desk/api.key' gpu-1/state/api.key\n"
+        "  scp -rp gpu-1 me@one:\n  there, in the folder: docker compose up -d\n"
+    )
+    assert (done.exit_code, done.output) == (0, said)
+    assert contents(Path("gpu-1")) == {
+        "compose.yaml": b"services: {}\n", ".env": NODE_ENV.encode(), "shoal.pyz": pyz.build(),
+    }  # fmt: skip
+    modes = {path.name: path.stat().st_mode & 0o777 for path in Path("gpu-1").iterdir()}
+    assert modes == {"compose.yaml": 0o644, ".env": 0o600, "shoal.pyz": 0o755}
+
+
+@pytest.mark.usefixtures("file")
+def test_render_a_node_again(shoal: Shoal) -> None:
+    """A second call changes nothing, an edited .env stays, and another file is overwritten only when told."""
+    shoal("render", "-f", "shoal.yaml", "gpu-2", "-o", "x")
+    Path("x/.env").write_text("mine\n")
+    done = shoal("render", "-f", "shoal.yaml", "gpu-2", "-o", "x")
+    assert done.output.startswith('x is as it should be\nnext:\n  printf %s "$KEY" | install -D -m 600 /dev/stdin x/st')
+    Path("x/compose.yaml").write_text("mine\n")
+    assert shoal("render", "-f", "shoal.yaml", "gpu-2", "-o", "x").exit_code == 1
+    assert shoal("render", "-f", "shoal.yaml", "gpu-2", "-o", "x", "--yes").exit_code == 0
+    assert (Path("x/.env").read_text(), Path("x/compose.yaml").read_text()) == ("mine\n", "services: {}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("wroker",), 'no role "wroker"; did you mean "worker"?'),
+        (("gpu-1",), "fix: a host of a file: shoal render -f FILE gpu-1"),
+        (("-f", "shoal.yaml", "gpu-3"), 'shoal.yaml has no host "gpu-3"'),
+        (("-f", "shoal.yaml", "gpu-1", "--profile", "cpu"), "--profile goes with a role"),
+        (("-f", "process.yaml", "gpu-1"), "process.yaml: runtime: process has no containers"),
+    ],
+)
+def test_render_of_what_is_not_there(shoal: Shoal, file: Path, words: tuple[str, ...], said: str) -> None:
+    """A role or host that is not there, and a cluster without containers, are refused; nothing is written."""
+    file.with_name("process.yaml").write_text(PROCESS)
+    done = shoal("render", *words)
+    assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
+    assert sorted(path.name for path in file.parent.iterdir()) == ["process.yaml", "shoal.yaml"]
 
 
 def test_render_names_what_it_cannot_use(tmp_path: Path) -> None:

@@ -1,17 +1,22 @@
 """Write a deployment folder: what would change is known before anything is written, and ``.env`` is never touched."""
 
 import difflib
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shoal.errors import ConfigError, ShoalError
+from shoal.errors import ConfigError, ShoalError, UsageError
 from shoal.ops import pyz
+from shoal.ops.fleet.planning import prepare
 from shoal.plan.container import Profile, Role, plan_container
+from shoal.plan.fleet import ENV, GENERATED, NodeDeployment, PlannedSecret
 from shoal.render.compose import REGISTRY, files
+from shoal.spec import cluster
+from shoal.spec.nearest import did_you_mean
 
 PYZ = "shoal.pyz"
-MODES = {PYZ: 0o755}
+MODES = {PYZ: 0o755, ENV: 0o600}
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,44 @@ def changes(role: Role, profile: Profile, folder: Path) -> tuple[Change, ...]:
     wanted = {name: text.encode() for name, text in texts.items()} | {PYZ: pyz.build()}
     kept = folder / REGISTRY
     return tuple(change for change in found(folder, wanted) if change.old is None or change.path != kept)
+
+
+def node_changes(node: NodeDeployment, folder: Path) -> tuple[Change, ...]:
+    """What rendering a planned node into ``folder`` would write. A ``.env`` that is there is the user's own."""
+    wanted = {item.path: item.text.encode() for item in node.files if item.text is not None} | {PYZ: pyz.build()}
+    kept = folder / ENV
+    return tuple(change for change in found(folder, wanted) if change.old is None or change.path != kept)
+
+
+def planned_node(file: Path, name: str, env: Mapping[str, str], folder: Path) -> tuple[NodeDeployment, tuple[str, ...]]:
+    """The node as `shoal plan` has it, and the commands that put its secrets into the folder.
+
+    Raises:
+        UsageError: there is no such host, or no containers are planned.
+        ShoalError: a host could not be asked, or is not fit.
+    """
+    spec = cluster.load(file)
+    names = [host.name for host in spec.hosts]
+    if name not in names:
+        raise UsageError(
+            f'{file} has no host "{name}"', why=did_you_mean(name, names), fix=f"hosts: {', '.join(names)}"
+        )
+    if spec.runtime != "compose":
+        raise UsageError(f"{file}: runtime: {spec.runtime} has no containers", fix="runtime: compose")
+    chair = prepare(file, env)
+    chair.desk.make()
+    chair.desk.adopt(chair.hosts[chair.plan.head.name], chair.plan.head)
+    node = next(node for node in chair.plan.nodes if node.name == name)
+    return node, tuple(_install(secret, chair.desk.folder, folder) for secret in node.secrets)
+
+
+def _install(secret: PlannedSecret, desk: Path, folder: Path) -> str:
+    """The command that puts a secret, which stands in no rendered file, where the containers look for it."""
+    kind, _, name = secret.source.partition(":")
+    target = shlex.quote(str(folder / secret.path))
+    if kind == "env":
+        return f'printf %s "${name}" | install -D -m 600 /dev/stdin {target}'
+    return f"install -D -m 600 {shlex.quote(str(desk / name if kind == GENERATED else name))} {target}"
 
 
 def found(folder: Path, wanted: Mapping[str, bytes]) -> tuple[Change, ...]:
@@ -75,6 +118,7 @@ def write(planned: tuple[Change, ...]) -> None:
         part = change.path.with_name(f".{change.path.name}.part")
         try:
             change.path.parent.mkdir(parents=True, exist_ok=True)
+            part.touch(mode=MODES.get(change.path.name, 0o644))  # from its first byte on
             part.write_bytes(change.new)
             part.chmod(MODES.get(change.path.name, 0o644))
             part.replace(change.path)

@@ -15,6 +15,7 @@ from shoal.ui.fail import show_error
 VERBS = {
     "up": "Bring a cluster up and ask its model a question.",
     "status": "Say what runs, and whether a token can be produced now.",
+    "top": "Watch the cluster in the terminal.",
     "ask": "Ask the model.",
     "logs": "Show what the nodes and the engine said.",
     "explain": "Say what a log means: cause, evidence, fix.",

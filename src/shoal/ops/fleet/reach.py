@@ -15,6 +15,7 @@ from shoal.plan.container import STATE as INSIDE
 from shoal.plan.fleet import API_KEY, CURRENT, PYZ, STATE, FleetPlan, NodeDeployment
 from shoal.plan.fleet_node import GCS_PORT
 from shoal.plan.fleet_node import container as container_name
+from shoal.state.live import ClusterLive
 from shoal.state.run import NodeRecord, RunRecord
 from shoal.state.status import ClusterStatus
 
@@ -66,6 +67,16 @@ def status(host: Host, plan: FleetPlan, created: float = 0.0, node: NodeDeployme
     return ClusterStatus.model_validate(told["status"])
 
 
+def live(head: Host, plan: FleetPlan) -> ClusterLive:
+    """All that moves in the cluster, as its head's agent puts it together.
+
+    Raises:
+        ShoalError: the head's agent does not answer, or the head could not be asked.
+    """
+    question = {"record": record(plan, 0).model_dump(mode="json"), "live": True}
+    return ClusterLive.model_validate(_ask(head, plan, question, PATIENCE, plan.head)["live"])
+
+
 def ask(head: Host, plan: FleetPlan, question: str, max_tokens: int = 64) -> Answer:
     """The model's answer.
 
@@ -74,10 +85,7 @@ def ask(head: Host, plan: FleetPlan, question: str, max_tokens: int = 64) -> Ans
     """
     began = time.time()
     asked = {"record": record(plan, 0).model_dump(mode="json"), "ask": question, "max_tokens": max_tokens}
-    told = _ask(head, plan, asked, ANSWERS_WITHIN, plan.head)
-    if error := told.get("error"):
-        raise ShoalError(error["what"], why=error["why"], fix=error["fix"])
-    found = told["answer"]
+    found = _ask(head, plan, asked, ANSWERS_WITHIN, plan.head)["answer"]
     return Answer(str(found["text"]), int(found["tokens"]), float(found.get("seconds") or time.time() - began))
 
 
@@ -90,7 +98,10 @@ def _ask(
     if not line:
         said = (result.err or result.out).strip().splitlines()[-1:] or ["it printed nothing"]
         raise CommandFailed(f"{host.name}: shoal relay ended with code {result.code}", why=said[0])
-    return dict(json.loads(line.removeprefix(MARK)))
+    told = dict(json.loads(line.removeprefix(MARK)))
+    if error := told.get("error"):
+        raise ShoalError(error["what"], why=error["why"], fix=error["fix"])
+    return told
 
 
 def relay(host: Host, plan: FleetPlan, node: NodeDeployment) -> tuple[Host, tuple[str, ...]]:

@@ -1,0 +1,1 @@
+"""The terminal view: the same document as the status page's, in a terminal."""

@@ -10,12 +10,15 @@ import yaml
 from click.testing import CliRunner
 from prometheus_client.core import Metric
 from tests.conftest import Golden
+from tests.unit.fleet_hosts import PROCESS
+from tests.unit.fleet_hosts import plan as fleet_plan
 
 from shoal.agent.metrics import node_metrics
 from shoal.checks.rdma_counters import RULES
 from shoal.engine.metrics import engine_metrics
 from shoal.lab.sim.metrics import Metrics
 from shoal.ops.dashboards import rules, targets
+from shoal.ops.fleet.desk import desk
 from shoal.render.dashboards.alerts import ERRORS
 from shoal.render.dashboards.boards import BOARDS
 from shoal.render.dashboards.panels import COLUMNS, Board, Panel, grafana
@@ -155,7 +158,25 @@ def test_targets_of_a_cluster_file(tmp_path: Path) -> None:
     """Agents on the fabric, the supervisor on the head, the API where it listens."""
     file = tmp_path / "shoal.yaml"
     file.write_text(SPEC)
-    assert targets(file, (), {}) == Targets(("10.0.0.1:8700", "[fd00::2]:8700"), "10.0.0.1:8701", "127.0.0.1:9000")
+    env = {"SHOAL_STATE_DIR": str(tmp_path)}
+    assert targets(file, (), env) == Targets(("10.0.0.1:8700", "[fd00::2]:8700"), "10.0.0.1:8701", "127.0.0.1:9000")
+
+
+def test_targets_of_a_cluster_that_was_brought_up_from_here(tmp_path: Path) -> None:
+    """Its last plan knows what the file leaves open; the key that was made here is named."""
+    file = tmp_path / "shoal.yaml"
+    file.write_text(PROCESS)
+    plan = fleet_plan()
+    here = desk(plan.cluster, {"SHOAL_STATE_DIR": str(tmp_path / "state")})
+    here.make()
+    here.keep(plan)
+    (here.folder / "api.key").write_text("k")
+    assert targets(file, (), {"SHOAL_STATE_DIR": str(tmp_path / "state")}) == Targets(
+        tuple(f"{node.address}:{plan.agent_port}" for node in plan.nodes),
+        f"{plan.head.address}:{plan.serve_port}",
+        plan.endpoint.removeprefix("http://").removesuffix("/v1"),
+        str(here.folder / "api.key"),
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,15 @@ from shoal.bench.proof import NodeVerdict, Proof
 from shoal.bench.proof import Row as ProofRow
 from shoal.checks.base import Finding, Status
 from shoal.checks.run import Choice
+from shoal.errors import HostUnreachable
+from shoal.host.fake import FakeHost
 from shoal.ops.doctor import examine
 from shoal.ops.report import Contents, Running, Wish, gather
 from shoal.state.journal import Entry
 from shoal.state.live import EngineLive, FindingLive, GpuLive, HcaLive, NodeLive, ServingLive
 from shoal.state.status import (
+    ClusterState,
+    ClusterStatus,
     EngineState,
     EngineStatus,
     NodeState,
@@ -186,6 +190,32 @@ def test_a_capture_alone(tmp_path: Path) -> None:
     page = out.read_text()
     assert re.findall(r"<h2>(.*?)</h2>", page) == ["Findings", "Plan of the fabric", "Machines", "Proof"]
     assert "NCCL_IB_HCA=" in page
+
+
+def test_a_cluster_on_other_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its head tells how it stands; what nobody asked for has no section, and one that tells nothing is named."""
+    status = ClusterStatus(
+        cluster="far",
+        state=ClusterState.READY,
+        endpoint="http://10.0.0.1:8000/v1",
+        nodes=(node("one").node, node("two").node),
+        engine=EngineStatus(state=EngineState.READY, model="m"),
+    )
+    monkeypatch.setattr("shoal.ops.report.open_hosts", lambda _: {"one": FakeHost(name="one", reachable=False)})
+    monkeypatch.setattr("shoal.ops.report.reader", lambda *_: lambda: status)
+    file = tmp_path / "shoal.yaml"
+    file.write_text("cluster: far\nhosts:\n- {name: one}\n")
+    page = render(gather(Wish(file=file), {}))
+    assert re.findall(r"<h2>(.*?)</h2>", page) == ["Cluster", "Findings", "Machines", "Proof"]
+    text = Seen(page).text
+    wanted = ("ready All is well: m answers on 2 nodes.", "Cluster far at http://10.0.0.1:8000/v1", "NO WAY one")
+    assert [words for words in wanted if words not in text] == []
+
+    def silent() -> ClusterStatus:
+        raise HostUnreachable("nobody answers", why="the link is down")
+
+    monkeypatch.setattr("shoal.ops.report.reader", lambda *_: silent)
+    assert "silent nobody answers: the link is down" in Seen(render(gather(Wish(file=file), {}))).text
 
 
 def test_results_of_before(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 from shoal.checks.rdma_counters import RULES
 from shoal.errors import ConfigError, ShoalError, UsageError
 from shoal.ops import reach
+from shoal.ops.fleet.desk import desk
 from shoal.ops.render import Change, found
+from shoal.plan.fleet import API_KEY, PLAN, FleetPlan
 from shoal.render.dashboards.alerts import Alert, Limit, alerts
 from shoal.render.dashboards.stack import ENV, PASSWORD, Targets, env, files
 from shoal.spec import cluster
@@ -33,7 +35,7 @@ def targets(file: Path | None, addresses: Sequence[str], environ: Mapping[str, s
     if addresses:
         return _of_addresses(addresses)
     if file or Path(cluster.DEFAULT_FILE).is_file():
-        return _of_cluster(file or Path(cluster.DEFAULT_FILE))
+        return _of_cluster(file or Path(cluster.DEFAULT_FILE), environ)
     where = reach.reach(environ)
     agents = tuple(_at(address, where.agent_port) for address in where.addresses)
     return Targets(agents, urlsplit(where.serve_url).netloc, urlsplit(where.endpoint).netloc, where.api_key_file)
@@ -47,8 +49,14 @@ def _of_addresses(addresses: Sequence[str]) -> Targets:
     return Targets(agents, _at(addresses[0], SERVE_PORT), _at(addresses[0], API_PORT))
 
 
-def _of_cluster(file: Path) -> Targets:
+def _of_cluster(file: Path, environ: Mapping[str, str]) -> Targets:
+    """As it was brought up last from here, else as the file has it."""
     spec = cluster.load(file)
+    place = desk(spec.cluster, environ).folder
+    key = str(place / API_KEY) if (place / API_KEY).is_file() else ""
+    if (plan := _plan(place / PLAN)) is not None:
+        agents = tuple(_at(node.address, plan.agent_port) for node in plan.nodes)
+        return Targets(agents, _at(plan.head.address, plan.serve_port), urlsplit(plan.endpoint).netloc, key)
     unknown = [host.name for host in spec.hosts if not is_address(host.fabric)]
     if unknown:
         raise ConfigError(
@@ -59,7 +67,14 @@ def _of_cluster(file: Path) -> Targets:
     head = next(host for host in spec.hosts if host.role == "head")
     host = {"fabric": head.fabric, "loopback": "127.0.0.1"}.get(spec.serving.host, spec.serving.host)
     agents = tuple(_at(one.fabric, AGENT_PORT) for one in spec.hosts)
-    return Targets(agents, _at(head.fabric, SERVE_PORT), _at(host, spec.serving.port))
+    return Targets(agents, _at(head.fabric, SERVE_PORT), _at(host, spec.serving.port), key)
+
+
+def _plan(path: Path) -> FleetPlan | None:
+    try:
+        return FleetPlan.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def _at(address: str, port: int) -> str:

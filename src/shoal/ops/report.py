@@ -17,19 +17,23 @@ from shoal.bench.measure import Measured
 from shoal.bench.proof import Proof
 from shoal.checks.run import Choice, Report
 from shoal.engine.proofs import ask_proofs
-from shoal.errors import ConfigError, NotRunning
+from shoal.errors import ConfigError, HostError, NotRunning
 from shoal.host.base import Host
 from shoal.host.local import LocalHost
 from shoal.nccl.variables import dotted
 from shoal.ops import events
 from shoal.ops.doctor import examine
 from shoal.ops.fabric import version_of
+from shoal.ops.fleet.hosts import open_hosts
 from shoal.ops.reach import Reach, reach
+from shoal.ops.status import reader
 from shoal.plan.fabric import Fabric, plan_fabric
+from shoal.spec import cluster
 from shoal.spec.environ import state_dir
 from shoal.spec.redact import of_environment
 from shoal.state.journal import Entry
 from shoal.state.live import EngineLive, NodeLive
+from shoal.state.status import ClusterStatus, judge
 
 PATIENCE = aiohttp.ClientTimeout(total=5.0)
 MOST_EVENTS = 300
@@ -39,9 +43,10 @@ D = TypeVar("D", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Wish:
-    """Whose report: hosts to read, captures to judge, files with what was measured before."""
+    """Whose report: hosts to read, a cluster file, captures to judge, files with what was measured before."""
 
     hosts: Sequence[Host] = ()
+    file: Path | None = None
     captures: Sequence[Path] = ()
     benches: Sequence[Path] = ()
     proof: Path | None = None
@@ -49,14 +54,25 @@ class Wish:
 
 @dataclass(frozen=True)
 class Running:
-    """A cluster that runs: what its agents and its supervisor say. ``silent``: who said nothing, and why."""
+    """A cluster that runs: what its agents and its supervisor say. ``silent``: who said nothing, and why.
+
+    ``events`` are None where nobody asked for them.
+    """
 
     nodes: tuple[NodeLive, ...] = ()
     engine: EngineLive | None = None
     proofs: tuple[NodeProof, ...] = ()
-    events: tuple[Entry, ...] = ()
+    events: tuple[Entry, ...] | None = None
     silent: tuple[str, ...] = ()
     endpoint: str = ""
+    name: str = "local"
+
+    @property
+    def status(self) -> ClusterStatus:
+        """The whole of it."""
+        nodes, engine = tuple(one.node for one in self.nodes), self.engine.engine if self.engine else None
+        state = judge(nodes, engine)
+        return ClusterStatus(cluster=self.name, state=state, endpoint=self.endpoint, nodes=nodes, engine=engine)
 
 
 @dataclass(frozen=True)
@@ -81,12 +97,30 @@ def gather(wish: Wish, env: Mapping[str, str]) -> Contents:
         UsageError: a capture is none.
     """
     benches, proof = tuple((path.name, _bench(path)) for path in wish.benches), _proof(wish.proof)
-    where = None if wish.captures else _where(env)
-    hosts = wish.hosts or (() if wish.captures else (LocalHost(),))
+    where = None if wish.captures or wish.file else _where(env)
+    hosts = _hosts(wish)
     doctor = examine(hosts, wish.captures, Choice())
     fabric, nccl = _fabric(doctor)
-    running = asyncio.run(_ask(where, env)) if where else None
+    running = asyncio.run(_ask(where, env)) if where else _far(wish.file, env) if wish.file else None
     return Contents(time.time(), doctor, fabric, nccl, running, benches, proof, _secrets(where, env))
+
+
+def _hosts(wish: Wish) -> Sequence[Host]:
+    if wish.file:
+        return tuple(open_hosts(cluster.load(wish.file)).values())
+    return wish.hosts or (() if wish.captures else (LocalHost(),))
+
+
+def _far(file: Path, env: Mapping[str, str]) -> Running:
+    """A cluster on other machines, as its head tells over ssh: how it stands, without what moves."""
+    try:
+        told = reader(file, env)()
+    except HostError as error:
+        return Running(silent=(f"{error.what}: {error.why}",))
+    now = time.time()
+    nodes = tuple(NodeLive(node=node, at=now) for node in told.nodes)
+    engine = EngineLive(engine=told.engine, at=now) if told.engine else None
+    return Running(nodes, engine, endpoint=told.endpoint or "", name=told.cluster)
 
 
 def _where(env: Mapping[str, str]) -> Reach | None:

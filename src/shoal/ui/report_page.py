@@ -5,15 +5,18 @@ from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
 from shoal import __version__
-from shoal.bench.measure import Measured, link_rate, verdict
+from shoal.bench import measure
+from shoal.bench.measure import Measured, link_rate
 from shoal.bench.proof import Proof
 from shoal.checks.base import Finding, Status
 from shoal.checks.run import Report
 from shoal.facts.node import NodeFacts
 from shoal.ops.report import Contents, Running
 from shoal.plan.fabric import Fabric, NodeFabric
+from shoal.state.journal import Entry
 from shoal.state.live import EngineLive, HcaLive, NodeLive, ServingLive
-from shoal.state.status import NodeState, judge
+from shoal.state.status import NodeState
+from shoal.state.verdict import verdict
 from shoal.ui import prove_page
 from shoal.ui.doctor_page import alike, counted, summary
 from shoal.ui.fabric_page import SHAPES
@@ -31,6 +34,7 @@ def render(contents: Contents) -> str:
     """The page's text."""
     clock = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(contents.made))
     title = f"shoal report, {clock}"
+    events = contents.running.events if contents.running else None
     parts = [
         _section("Cluster", _running(contents.running)) if contents.running else None,
         _section("Findings", _findings(contents.doctor)),
@@ -40,7 +44,7 @@ def render(contents: Contents) -> str:
         _section("Bench", (part for name, found in contents.benches for part in _bench(name, found)))
         if contents.benches
         else None,
-        _section("Events", _events(contents.running)) if contents.running else None,
+        _section("Events", _events(events)) if events is not None else None,
     ]
     about = "Secrets are left out. This page loads nothing and runs nothing."
     head = el("header", el("h1", "shoal report"), el("p", f"{clock}, by shoal {__version__}. {about}"))
@@ -65,10 +69,13 @@ def _number(value: float | None, form: str = "{:.3g}", scale: float = 1.0) -> st
 
 def _running(running: Running) -> Iterator[Child]:
     engine = running.engine
-    state = judge(tuple(node.node for node in running.nodes), engine.engine if engine else None)
-    kind = {"ready": "ok", "starting": "warn", "degraded": "warn"}.get(state.value, "fail")
-    words = f" {running.endpoint}" if running.endpoint else ""
-    yield el("p", _mark(state.value, kind), words, class_="state")
+    status = running.status
+    said = verdict(status, running.nodes)
+    kind = {"good": "ok", "busy": "warn", "warn": "warn"}.get(said.level, "fail")
+    yield el("p", _mark(status.state.value, kind), f" {said.words}", class_="state")
+    if said.fix:
+        yield el("pre", said.fix, class_="fix")
+    yield el("p", f"Cluster {status.cluster}", f" at {running.endpoint}" if running.endpoint else "", class_="dim")
     yield from (el("p", _mark("silent", "fail"), f" {text}") for text in running.silent)
     if engine is not None:
         yield from _engine(engine)
@@ -91,7 +98,7 @@ def _engine(live: EngineLive) -> Iterator[Child]:
         ("phases of its start", phases),
         ("restarts", str(now.restarts)),
         ("last fault", now.last_fault),
-        ("nodes", f"{live.present_nodes} of {live.expected_nodes} as expected"),
+        ("nodes", f"{live.present_nodes} of {live.expected_nodes} as expected" if live.expected_nodes else ""),
         ("traffic", f"{now.transport.kind.value}: {now.transport.detail}" if now.transport else ""),
         ("last token", f"{now.last_token_age_s:g} s before" if now.last_token_age_s is not None else "none"),
     ]
@@ -260,7 +267,7 @@ def _proven(found: Proof) -> Iterator[Child]:
 
 
 def _bench(name: str, found: Measured) -> Iterator[Child]:
-    judged = verdict(found, link_rate(found))
+    judged = measure.verdict(found, link_rate(found))
     kind = {True: "ok", False: "fail", None: "dim"}[judged.good]
     yield el("h3", name)
     yield el("p", _mark({True: "good", False: "slow", None: "measured"}[judged.good], kind), f" {judged.words}")
@@ -274,8 +281,8 @@ def _bench(name: str, found: Measured) -> Iterator[Child]:
     yield el("details", el("summary", "Numbers"), table(heads, rows))
 
 
-def _events(running: Running) -> Iterator[Child]:
-    if not running.events:
+def _events(events: tuple[Entry, ...]) -> Iterator[Child]:
+    if not events:
         yield el("p", "None in the last day.")
         return
     levels = {"warn": "warn", "error": "fail"}
@@ -286,6 +293,6 @@ def _events(running: Running) -> Iterator[Child]:
             _mark(one.kind, levels.get(one.level, "dim")),
             one.words,
         )
-        for one in running.events
+        for one in events
     )
     yield table(("UTC", "node", "event", "what happened"), rows)

@@ -5,12 +5,9 @@ from pathlib import Path
 import click
 
 from shoal.errors import UsageError
-from shoal.host.base import Host
 from shoal.host.local import LocalHost
 from shoal.ops.doctor import hosts_named
-from shoal.ops.fleet.hosts import open_hosts
 from shoal.ops.report import Wish, gather
-from shoal.spec import cluster
 from shoal.spec.environ import environ
 from shoal.ui.report_page import render
 
@@ -37,16 +34,12 @@ def verb(
     """Write one page about a cluster, for a ticket or a colleague: state, findings with fixes, plan, machines, proof,
     bench, events.
 
-    The machines are read as `shoal doctor` reads them: the HOSTs, those of a shoal.yaml, or this one; a cluster that is
-    up here is asked besides. The page is one file: it loads nothing, runs nothing, and holds no secret that is known
-    or looks like one.
+    The machines are read as `shoal doctor` reads them: the HOSTs, those of a shoal.yaml, or this one. The cluster that
+    is up there is asked besides. The page is one file: it loads nothing and runs nothing. A secret that is known, or
+    looks like one, is left out.
     """
-    contents = gather(Wish(_hosts(hosts, file), captures, bench, proof), environ())
+    if hosts and file:
+        raise UsageError("both a cluster file and hosts", fix="name one of them")
+    contents = gather(Wish(hosts_named(hosts), file, captures, bench, proof), environ())
     LocalHost().write(str(output), render(contents), mode=0o600)
     click.echo(f"wrote {output}")
-
-
-def _hosts(names: tuple[str, ...], file: Path | None) -> tuple[Host, ...]:
-    if names and file:
-        raise UsageError("both a cluster file and hosts", fix="name one of them")
-    return tuple(open_hosts(cluster.load(file)).values()) if file else hosts_named(names)

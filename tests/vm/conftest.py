@@ -6,6 +6,9 @@ from contextlib import ExitStack
 import pytest
 from tests.vm import image
 from tests.vm.guest import Guest, free_port, set_up
+from tests.vm.reading import EVERYTHING, read
+
+from shoal.checks.run import Gathered, choose
 
 Pair = tuple[Guest, Guest]
 
@@ -23,3 +26,9 @@ def pair() -> Iterator[Pair]:
             guest.wait()
             set_up(guest)
         yield first, second
+
+
+@pytest.fixture(scope="session")
+def healthy(pair: Pair) -> Gathered:
+    """What the doctor reads of both while nothing is planted. No test leaves a fault behind."""
+    return read(pair, choose(EVERYTHING))

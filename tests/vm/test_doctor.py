@@ -2,24 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 from tests.vm.conftest import Pair
 from tests.vm.guest import Guest
+from tests.vm.reading import EVERYTHING, read
 
 from shoal.checks.base import Status
-from shoal.checks.run import Choice, Chosen, Gathered, Report, choose, judge
+from shoal.checks.run import Choice, Gathered, Report, choose, judge
 from shoal.facts.read import node_facts
 from shoal.host.capture import load, pack
-from shoal.host.fanout import fanout
-from shoal.host.gather import Request, gather
-from shoal.host.snapshot import Snapshot
 from shoal.nccl.variables import LAST
 from shoal.plan.fabric import plan_fabric
 
-# Soft-RoCE tells a rate of its own, whatever its interface has.
-EVERYTHING = Choice(only=("rdma", "roce", "cross"), ignore=("roce.speed",))
 LINKS = Choice(
     only=(
         "rdma.some-port-active",
@@ -31,20 +26,6 @@ LINKS = Choice(
         "cross.rails",
     )
 )
-PATIENCE = 120.0
-
-
-def patient(request: Request) -> Request:
-    """The same request for an emulated machine on a busy one, where a program takes seconds to start."""
-    slow = tuple(replace(item, timeout=90) for item in request.commands)
-    return replace(request, commands=slow, deadline=PATIENCE)
-
-
-def read(pair: Pair, chosen: Chosen) -> Gathered:
-    """Both guests, read at once."""
-    wanted = patient(chosen.request())
-    told = fanout(pair, lambda guest: gather(guest, wanted), deadline=2 * PATIENCE)
-    return Gathered(tuple(answer for answer in told if isinstance(answer, Snapshot)))
 
 
 def links(pair: Pair) -> Report:
@@ -65,12 +46,6 @@ def planted(guest: Guest, fault: str, undo: str) -> Iterator[None]:
         yield
     finally:
         guest.sh(undo)
-
-
-@pytest.fixture(scope="module")
-def healthy(pair: Pair) -> Gathered:
-    """Both guests as they are while nothing is planted."""
-    return read(pair, choose(EVERYTHING))
 
 
 def test_a_healthy_pair_fails_nothing(pair: Pair, healthy: Gathered) -> None:

@@ -57,8 +57,12 @@ def look(address: str) -> dict[str, Any]:
     hcas = sorted(folder.iterdir()) if folder.is_dir() else []
     active = [hca for hca in hcas if (hca / "ports/1/state").read_text().startswith("4")]
     speed = number(Path("/sys/class/net") / (interfaces[0] if interfaces else "none") / "speed")
+    # The driver's own files: to ask CUDA would open a context, which takes memory.
+    told = [path.read_text() for path in Path("/proc/driver/nvidia/gpus").glob("*/information")]
+    models = [line.partition(":")[2].strip() for text in told for line in text.splitlines() if line.startswith("Model")]
     return {
         "torch": torch.__version__,
+        "gpu": models[0] if models else "",
         "cuda": torch.cuda.is_available(),
         "interface": interfaces[0] if interfaces else "",
         "port": port,

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from shoal.bench import references
+
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "send_recv")
 # How often each byte crosses a rank's link: this many times (n - 1) / n of it; send_recv sends each byte once.
 SHARES = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1}
@@ -49,6 +51,7 @@ class Rank:
     hcas: tuple[str, ...]
     rdma_gbps: float = 0.0  # of all active HCAs of its node together
     interface_gbps: float = 0.0
+    gpu: str = ""  # the model of its node's GPUs, as the driver calls it
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def measured(documents: Iterable[dict[str, Any]]) -> Measured:
 
 def _rank(item: dict[str, Any]) -> Rank:
     rates = item.get("rdma_gbps", 0.0), item.get("interface_gbps", 0.0)
-    return Rank(item["address"], item["torch"], item["interface"], tuple(item["hcas"]), *rates)
+    return Rank(item["address"], item["torch"], item["interface"], tuple(item["hcas"]), *rates, item.get("gpu", ""))
 
 
 def link_rate(found: Measured) -> float | None:
@@ -164,7 +167,7 @@ class Verdict:
 
 
 def verdict(found: Measured, link_gbps: float | None) -> Verdict:
-    """The best busbw against the link's rate in Gb/s, and stragglers."""
+    """The best busbw against what known hardware reaches, else against the link's rate in Gb/s, and stragglers."""
     best = max(found.rows, key=lambda row: row.busbw, default=None)
     if best is None:
         return Verdict("nothing was measured", good=False)
@@ -172,6 +175,8 @@ def verdict(found: Measured, link_gbps: float | None) -> Verdict:
     if slow:
         who = ", ".join(f"rank {item.rank} ({item.address}) {item.gbps:.2f} GB/s" for item in slow)
         return Verdict(f"slower than the others: {who}, median {slow[0].median:.2f} GB/s", good=False)
+    if known := _known(found):
+        return known
     words = f"{best.name} reaches {best.busbw:.2f} GB/s (busbw)"
     if not link_gbps:
         return Verdict(f"{words}; no link rate is known to compare with")
@@ -180,6 +185,20 @@ def verdict(found: Measured, link_gbps: float | None) -> Verdict:
     if share >= GOOD:
         return Verdict(said, good=True)
     return Verdict(f"{said}: {'below' if share >= POOR else 'far below'} the {GOOD:.0%} that are usual", good=False)
+
+
+def _known(found: Measured) -> Verdict | None:
+    """The verdict where the catalogue has a row for this hardware."""
+    best, nodes = peaks(found.rows), len({rank.address for rank in found.ranks})
+    gpus = (rank.gpu for rank in found.ranks)
+    row = references.collective(tuple(best), gpus, nodes, len(found.ranks)) if found.backend == "nccl" else None
+    if row is None:
+        return None
+    name, bound = row
+    said = f"{name} reaches {best[name].busbw:.2f} GB/s (busbw)"
+    if best[name].busbw >= bound.at_least:
+        return Verdict(f"{said}; {bound.at_least:g} are expected ({bound.source})", good=True)
+    return Verdict(f"{said}: below the {bound.at_least:g} that are expected ({bound.source})", good=False)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,17 @@
-"""Which Ray cluster is to be measured, and the environment that reaches it."""
+"""What is to be measured: a Ray cluster with the environment that reaches it, or the rails between hosts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from shoal.agent.ray_command import is_loopback
-from shoal.errors import NotRunning, UsageError
+from shoal.bench.rails import Way, ways
+from shoal.checks.run import read
+from shoal.errors import NotRunning, PreconditionFailed, UsageError
+from shoal.facts.read import node_facts
+from shoal.facts.sources import request
+from shoal.host.base import Host
+from shoal.ops.fabric import NEEDS, version_of
 from shoal.ops.local import cluster_dir, running
+from shoal.plan.fabric import plan_fabric
 
 
 def target(env: Mapping[str, str], address: str) -> tuple[str, dict[str, str]]:
@@ -31,3 +38,21 @@ def target(env: Mapping[str, str], address: str) -> tuple[str, dict[str, str]]:
     stay = is_loopback(record.ray_address.rpartition(":")[0])
     loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if stay else {}
     return record.ray_address, {**env, **token, **loopback, "RAY_ADDRESS": record.ray_address}
+
+
+def rails_between(hosts: Sequence[Host]) -> tuple[Way, ...]:
+    """What perftest is to measure between these hosts: every rail of their fabric, neighbour by neighbour.
+
+    Raises:
+        HostError: one of them could not be asked.
+        PreconditionFailed: no rail joins two of them.
+    """
+    told = read(hosts, request(NEEDS))
+    if told.unreachable:
+        raise next(iter(told.unreachable.values()))
+    nodes = [node_facts(taken) for taken in told.snapshots]
+    found = ways(plan_fabric(nodes, version_of(nodes)[0]), nodes)
+    if not found:
+        why, names = "no two of them have a usable RDMA port on one subnet", " ".join(host.name for host in hosts)
+        raise PreconditionFailed("there is no rail to measure", why=why, fix=f"shoal fabric {names}")
+    return found

@@ -1,11 +1,14 @@
 """A fabric bench on a terminal: progress, then tables and the verdict."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from shoal.bench import rails
 from shoal.bench.fabric import Wish
 from shoal.bench.measure import Drift, Measured, Verdict, stragglers
 from shoal.ui.sizes import size_label
@@ -92,4 +95,16 @@ def show_drift(console: Console, moved: tuple[Drift, ...], origin: str) -> None:
         style = "red" if item.change < 0 else "green"
         change = f"{item.change:+.0%}"
         table.add_row(item.name, size_label(item.size), f"{item.before:.3f}", f"{item.now:.3f}", change, style=style)
+    console.print(table)
+
+
+def show_rails(console: Console, rows: Sequence[rails.Measured]) -> None:
+    """What perftest measured on each rail."""
+    table = Table("rail", "from", "to", "Gb/s", "us", "verdict", box=None, pad_edge=False)
+    for row in rows:
+        speed = "" if row.gbps is None else f"{row.gbps:.1f}"
+        delay = "" if row.usec is None else f"{row.usec:.2f}"
+        style = {"good": "green", "slow": "bold red", "failed": "bold red", "unknown": ""}[row.grade]
+        cells = (row.way.rail, row.way.client.name, row.way.server.name, speed, delay)
+        table.add_row(*map(escape, (*cells, f"{row.grade}: {row.words}")), style=style)
     console.print(table)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,17 @@ from rich.console import Console
 
 from shoal.bench.fabric import Wish, document, parse_size, read_document, run
 from shoal.bench.measure import COLLECTIVES, Measured, drifts, link_rate, verdict
+from shoal.bench.perftest import Shape
+from shoal.bench.rails import measure as measure_rails
 from shoal.errors import ConfigError, ShoalError, UsageError
+from shoal.host.base import Host
 from shoal.host.local import LocalHost
-from shoal.ops.bench import target
+from shoal.ops.bench import rails_between, target
+from shoal.ops.doctor import hosts_named
+from shoal.ops.fleet.hosts import open_hosts
+from shoal.spec import cluster
 from shoal.spec.environ import environ
-from shoal.ui.bench_report import Bar, show, show_drift
+from shoal.ui.bench_report import Bar, show, show_drift, show_rails
 
 PICTURES = {".svg", ".png", ".pdf"}
 
@@ -73,6 +80,45 @@ def fabric(
         if before is not None:
             show_drift(Console(), drifts(before.rows, found.rows), str(files["compare"]))
     sys.exit(1 if judged.good is False else 0)
+
+
+@verb.command()
+@click.argument("hosts", nargs=-1, metavar="[HOST]...")
+@click.option("-f", "--file", type=click.Path(path_type=Path), metavar="FILE", help="The hosts of a cluster file.")
+@click.option("--size", type=Size(), default="1M", show_default=True, help="Bytes of a message.")
+@click.option(
+    "--seconds", type=click.IntRange(1, 60), default=3, show_default=True, help="How long each way is measured."
+)
+@click.option("--pairs", type=click.IntRange(1, 64), default=4, show_default=True, help="Queue pairs of each way.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def rdma(hosts: tuple[str, ...], file: Path | None, size: int, seconds: int, pairs: int, as_json: bool) -> None:
+    """Measure each rail between HOSTs by perftest: ib_write_bw and ib_write_lat from neighbour to neighbour.
+
+    HOSTs are asked over ssh, and need perftest, but no Ray and no GPU. What is carried is host memory. Ends with 1
+    where a way fails or is slower than known hardware of its kind.
+    """
+    machines = _machines(hosts, file)
+    found = rails_between(machines)
+    shape = Shape(size, seconds, pairs)
+    rows = []
+    for row in measure_rails(found, {host.name: host for host in machines}, shape):
+        click.echo(f"{row.way.client.name} to {row.way.server.name}: {row.words}", err=True)
+        rows.append(row)
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "shape": asdict(shape), "ways": [asdict(row) for row in rows]}, indent=2))
+    else:
+        show_rails(Console(), rows)
+    sys.exit(1 if any(row.grade in {"slow", "failed"} for row in rows) else 0)
+
+
+def _machines(hosts: tuple[str, ...], file: Path | None) -> tuple[Host, ...]:
+    machines: tuple[Host, ...] = tuple(open_hosts(cluster.load(file)).values()) if file else ()
+    machines += hosts_named(hosts)
+    if len(machines) < 2:
+        raise UsageError(
+            f"{len(machines)} host: a transfer needs two", fix="shoal bench rdma HOST HOST, or -f shoal.yaml"
+        )
+    return machines
 
 
 def _check_picture(file: Path | None) -> None:

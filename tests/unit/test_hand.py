@@ -1,5 +1,6 @@
 """The program that works on a host: what it changes it changes whole, and nothing outside its folder."""
 
+import errno
 import json
 import os
 import signal
@@ -220,6 +221,31 @@ def test_a_step_that_fails_is_told(home: Path) -> None:
     assert (error.what, error.why) == (
         f"localhost: switch could not be done in {home}/here", "there is no release x",
     )  # fmt: skip
+
+
+def test_a_full_disk_is_named(home: Path) -> None:
+    """The host, the folder and how to look; what was written before it is as it was."""
+    error = {"step": "push", "why": "No space left on device: /h/x", "path": "/h", "full": True}
+    told = hand.MARK + json.dumps({"answers": [], "error": error})
+    with pytest.raises(WriteFailed) as raised:
+        carry_out(FakeHost(replies={"python3 -": told}, name="gpu-2"), "~/x", [])
+    assert (raised.value.what, raised.value.why, raised.value.fix) == (
+        "gpu-2: push could not be done in /h",
+        "its disk is full (No space left on device: /h/x)",
+        "df -h /h   # on gpu-2",
+    )
+
+
+def test_no_room_ends_a_push(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk that is full in the middle leaves the releases as they were, and it is told as what it is."""
+    push(root, "a")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "x")
+
+    monkeypatch.setattr(handed, "write", full)
+    told = hand.work({"root": root, "steps": [{"do": "push", "release": "b", "files": FILES}]})
+    assert (told["error"]["full"], names(f"{root}/releases")) == (True, ["a"])
 
 
 def test_a_host_without_python(home: Path) -> None:

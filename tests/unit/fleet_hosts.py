@@ -86,3 +86,11 @@ def stands(planned: FleetPlan, **changed: dict[str, Any]) -> dict[str, Standing]
 def without(node: NodeFacts) -> NodeFacts:
     """The node, but that it has no GPU."""
     return replace(node, gpu=GpuFacts(gpus=()))
+
+
+def masked(planned: FleetPlan, text: str) -> str:
+    """The text without the plan's digests, which every variable that is read by one more program would change."""
+    for node in planned.nodes:
+        for unit in node.units:
+            text = text.replace(unit.digest, f"<{unit.name}>")
+    return text.replace(planned.digest, "<release>")

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.fleet_hosts import COMPOSE, PROCESS, facts, plan, seen, standing, stands
 
 from shoal.errors import AlreadyRunning, ConfigError, HostError, NotRunning, PreconditionFailed, StartFailed
-from shoal.host import hand
+from shoal.host import hand, handed
 from shoal.host.base import Host, Result
 from shoal.host.fake import FakeHost
 from shoal.host.send import carry_out
@@ -22,6 +22,7 @@ from shoal.plan.fleet_changes import changes
 from shoal.state.standing import Standing
 from shoal.state.status import ClusterState, ClusterStatus
 
+FILE = Path("shoal.yaml")
 TEXT = PlannedFile(path="models.yaml", mode=0o644, text="a: {model: b}\n", why="the registry")
 
 
@@ -78,7 +79,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    monkeypatch.setattr(handed, "SHM", str(tmp_path / "shm"))  # this machine's is somebody else's
     made = Place(tmp_path)
     yield made
     apply.end(made.fleet, [(node.name, unit.name) for node in made.plan.nodes for unit in node.units
@@ -164,15 +166,18 @@ def test_images_are_compared() -> None:
     """One that is missing, and one that is another under the same name: the hosts are named, with a remedy."""
     made = plan(COMPOSE)
     fit = stands(made)
-    apply.check_images(made, fit)
+    apply.check_images(made, fit, FILE)
     docker = standing().docker
     gone = {**fit, "gpu-2": standing(docker=docker.model_copy(update={"image": ""}))}
     with pytest.raises(PreconditionFailed) as raised:
-        apply.check_images(made, gone)
-    assert (raised.value.what, raised.value.fix) == ("vllm:1 is not on gpu-2", "ssh gpu-2 docker pull vllm:1")
+        apply.check_images(made, gone, FILE)
+    assert (raised.value.what, raised.value.fix) == (
+        "vllm:1 is not on gpu-2",
+        "shoal push-image -f shoal.yaml   # once, and from there from host to host",
+    )
     other = {**fit, "gpu-2": standing(docker=docker.model_copy(update={"image": "sha256:bb [other]"}))}
     with pytest.raises(PreconditionFailed, match="vllm:1 is not the same image everywhere"):
-        apply.check_images(made, other)
+        apply.check_images(made, other, FILE)
 
 
 def test_the_lock_names_its_owner(place: Place) -> None:

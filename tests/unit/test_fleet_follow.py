@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import Golden
-from tests.unit.fleet_hosts import plan
+from tests.unit.fleet_hosts import masked, plan
 
 from shoal.errors import HostUnreachable, ShoalError, StartFailed
 from shoal.host.base import Result
@@ -101,7 +101,7 @@ def test_a_head_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_page_of_a_plan(golden: Golden) -> None:
     """Each value with its reason, and secrets as references."""
-    golden("fleet/page.json", list(page(plan())))
+    golden("fleet/page.json", [masked(plan(), line) for line in page(plan())])
 
 
 def test_what_would_be_done_in_one_line() -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from tests.conftest import Golden
-from tests.unit.fleet_hosts import COMPOSE, PROCESS, PYZ, facts, pair, plan, seen, standing, stands, without
+from tests.unit.fleet_hosts import COMPOSE, PROCESS, PYZ, facts, masked, pair, plan, seen, standing, stands, without
 
 from shoal.errors import ConfigError, PreconditionFailed
 from shoal.plan.fleet import FleetPlan, PlannedFile
@@ -15,7 +15,7 @@ from shoal.state.standing import DockerSeen, PythonSeen, UnitState
 @pytest.mark.parametrize(("runtime", "text"), [("process", PROCESS), ("compose", COMPOSE)])
 def test_the_whole_plan(golden: Golden, runtime: str, text: str) -> None:
     """Both runtimes, whole: files, secrets by reference, environment with reasons, ports, commands."""
-    golden(f"fleet/{runtime}.json", json.loads(plan(text).model_dump_json()))
+    golden(f"fleet/{runtime}.json", json.loads(masked(plan(text), plan(text).model_dump_json())))
 
 
 def test_a_plan_is_read_back_as_it_was() -> None:
@@ -111,8 +111,10 @@ def test_no_change_starts_nothing() -> None:
 
 
 def test_a_serving_option_starts_the_supervisor_alone() -> None:
-    """The port of the API concerns no agent."""
-    assert started(f"{PROCESS}serving: {{port: 9000}}\n") == [("gpu-1", "engine")]
+    """How the model is split concerns no agent; the API's port does: the head's agent has it on its page."""
+    split = PROCESS.replace("model: /data/model", "model: {name: /data/model, tensor-parallel: 2}")
+    assert started(split) == [("gpu-1", "engine")]
+    assert started(f"{PROCESS}serving: {{port: 9000}}\n") == [("gpu-1", "agent"), ("gpu-1", "engine")]
 
 
 def test_a_workers_variable_starts_its_agent_and_the_engine() -> None:

@@ -176,6 +176,14 @@ def test_a_program_is_started_once_and_ended_with_its_children(root: str, starte
     assert one(root, "look")["units"]["agent"]["digest"] == ""
 
 
+def test_shared_memory_that_goes_by_itself_is_no_error(tmp_path: Path) -> None:
+    """What is gone, and what is in use, is not removed."""
+    path = tmp_path / "psm_1"
+    path.touch()
+    assert handed.remove_unused(str(path), {path.stat().st_ino}) is False
+    assert [handed.remove_unused(str(path), set()) for _ in range(2)] == [True, False]
+
+
 def test_an_id_that_another_process_has_now_is_not_ended(root: str, started: dict[str, Any]) -> None:
     """The start time written down is not that process's: it lives on."""
     one(root, "note", unit="agent", **{**started, "ticks": started["ticks"] - 1})

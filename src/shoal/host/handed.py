@@ -147,12 +147,20 @@ def shared_memory() -> List[str]:
     """Segments by vLLM's names, of our user, that no living process uses: removed."""
     names = os.listdir(SHM) if os.path.isdir(SHM) else []
     found = [SHM + "/" + name for name in names if any(fnmatch.fnmatch(name, form) for form in SHM_NAMES)]
-    about = {path: os.stat(path) for path in found if os.path.exists(path)}
-    used = in_use(SHM + "/") if about else set()
-    gone = [path for path, seen in about.items() if seen.st_uid == os.getuid() and seen.st_ino not in used]
-    for path in gone:
+    used = in_use(SHM + "/") if found else set()
+    return [path for path in found if remove_unused(path, used)]
+
+
+def remove_unused(path: str, used: Set[int]) -> bool:
+    """Remove a file of ours that nobody uses; one that goes by itself at this moment is not told."""
+    try:
+        about = os.stat(path)
+        if about.st_uid != os.getuid() or about.st_ino in used:
+            return False
         os.unlink(path)
-    return gone
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def in_use(folder: str) -> Set[int]:

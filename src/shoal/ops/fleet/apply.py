@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -47,7 +48,7 @@ class Fleet:
         return every(there, answers)
 
 
-def check_images(plan: FleetPlan, standings: Mapping[str, Standing]) -> None:
+def check_images(plan: FleetPlan, standings: Mapping[str, Standing], file: Path) -> None:
     """Refuse where a host lacks the image, or has another one under its name.
 
     Raises:
@@ -57,11 +58,10 @@ def check_images(plan: FleetPlan, standings: Mapping[str, Standing]) -> None:
         return
     found = {node.name: standings[node.name].docker.image for node in plan.nodes}
     if missing := [name for name, image in found.items() if not image]:
-        fixes = [f"ssh {node.ssh} docker pull {plan.image}" for node in plan.nodes if node.name in missing]
         raise PreconditionFailed(
             f"{plan.image} is not on {', '.join(missing)}",
             why="nothing is downloaded while a cluster starts",
-            fix="\n     ".join(fixes),
+            fix=f"shoal push-image -f {file}   # once, and from there from host to host",
         )
     kinds: dict[str, list[str]] = {}
     for name, image in found.items():
@@ -71,7 +71,7 @@ def check_images(plan: FleetPlan, standings: Mapping[str, Standing]) -> None:
         raise PreconditionFailed(
             f"{plan.image} is not the same image everywhere",
             why=f"{told} (config and layers are compared)",
-            fix=f"docker save {plan.image} | ssh HOST docker load   # from one that has the right one",
+            fix=f"ssh HOST docker rmi {plan.image}   # where it is the wrong one; then: shoal push-image -f {file}",
         )
 
 

@@ -85,7 +85,7 @@ def up(file: Path, env: Mapping[str, str], speaker: Speaker, patience: float) ->
     """
     speaker.note("looking at the hosts")
     chair = prepare(file, env)
-    apply.check_images(chair.plan, chair.standings)
+    apply.check_images(chair.plan, chair.standings, file)
     chair.desk.make()
     head = chair.plan.head
     with locked(chair.hosts[head.name], head.root, "up") as lock:

@@ -1,5 +1,6 @@
 """What holds the ranks: chosen by what is installed; what each node is told without Ray, and when it is refused."""
 
+import asyncio
 import io
 import time
 from collections.abc import Callable
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from shoal.agent import mp_executor as module
 from shoal.agent.heart import Heart
 from shoal.agent.mp_executor import MpExecutor, ending, environment
 from shoal.agent.proof import NcclFiles, Prover, Who
 from shoal.agent.stages import Stage
+from shoal.agent.supervise import end_all
 from shoal.errors import ConfigError, PreconditionFailed, ShoalError
 from shoal.host.fake import FakeHost
 from shoal.log import EventLog
@@ -36,6 +39,7 @@ BOTH = Versions(shoal="0", python="3.12.3", ray="2.60.0", vllm="0.32.0")
 BARE = BOTH.model_copy(update={"ray": None})
 HEAD, OTHER = "10.0.0.1", "10.0.0.2"
 WORDS = ("--model", "/m", "--max-model-len", "512")
+PLAIN = NodeStatus(name="w", role="worker", address=OTHER, state=NodeState.UP)
 RANK = RankOrder(rank=1, nodes=2, arguments=WORDS, env={"HF_HUB_OFFLINE": "1"})
 
 
@@ -229,13 +233,12 @@ async def test_a_worker_is_in_once_the_head_has_heard_of_it(make: Make) -> None:
 async def test_each_stay_has_an_id_of_its_own(make: Make) -> None:
     """Who leaves and joins again is another member: the engine's ranks did not survive that."""
     executor, _ = make(settings())
-    plain = NodeStatus(name="w", role="worker", address=OTHER, state=NodeState.UP)
-    before = executor.tell(plain)
+    before = executor.tell(PLAIN)
     executor.begin(1)
-    first = executor.tell(plain)
+    first = executor.tell(PLAIN)
     await executor.end()
     executor.begin(1)
-    stays = [status.member for status in (before, first, executor.tell(plain))]
+    stays = [status.member for status in (before, first, executor.tell(PLAIN))]
     assert (stays[0], len(set(stays)), first.executor) == (None, 3, ExecutorKind.MP)
 
 
@@ -254,3 +257,42 @@ def test_a_node_that_has_not_joined_starts_no_ranks(make: Make) -> None:
     executor, _ = make(settings())
     with pytest.raises(ShoalError, match="this node is not in the cluster now"):
         executor.start(RANK)
+
+
+async def test_ranks_run_until_they_are_told_to_end(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks are started once; an end on order is no fault, and after it they may be started again."""
+    monkeypatch.setattr(module, "rank_argv", lambda python, *_: (python, "-c", "import time; time.sleep(60)"))
+    executor, _ = make(settings(SHOAL_RAY_TEMP_DIR=str(tmp_path)))
+    executor.begin(1)
+    executor.start(RANK)
+    first = executor.pid
+    assert [process.pid for process in executor.ranks()] == [first]
+    with pytest.raises(ShoalError, match=f"ranks run here already, below pid {first}"):
+        executor.start(RANK)
+    found = executor.ranks()
+    executor.release()
+    assert await end_all(found, grace=1.0) == []
+    assert executor.tell(PLAIN).rank_ended == ""
+    executor.start(RANK)
+    await executor.end()
+    assert (executor.ranks(), executor.running, executor.tell(PLAIN).rank_ended) == ([], False, "")
+
+
+async def test_ranks_that_end_by_themselves_are_told(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their end is in the node's status until the supervisor has them ended."""
+    monkeypatch.setattr(module, "rank_argv", lambda python, *_: (python, "-c", "raise OSError('no such device')"))
+    executor, _ = make(settings(SHOAL_RAY_TEMP_DIR=str(tmp_path)))
+    executor.begin(1)
+    executor.start(RANK)
+    for _ in range(600):
+        if executor.tell(PLAIN).rank_ended:
+            break
+        await asyncio.sleep(0.05)
+    assert executor.tell(PLAIN).rank_ended == "vLLM's ranks here have ended (code 1): OSError: no such device"
+    assert (executor.ranks(), executor.running) == ([], True)
+    executor.release()
+    assert executor.tell(PLAIN).rank_ended == ""

@@ -50,8 +50,8 @@ class Executor(Protocol):
         """The engine's processes on this node."""
         ...
 
-    def freed(self) -> None:
-        """The engine's processes here were ended on order: their end is no fault."""
+    def release(self) -> None:
+        """The engine's processes here are ended on order: from now on their end is no fault."""
         ...
 
     def orders(self) -> Mapping[str, Handler]:

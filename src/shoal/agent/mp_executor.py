@@ -78,6 +78,7 @@ class MpExecutor:
         self._began = 0.0
         self._drained = False
         self._child: Child | None = None
+        self._wanted = False
         self._read = 0
         self._ended = ""
 
@@ -134,10 +135,10 @@ class MpExecutor:
 
     async def end(self) -> None:
         """End the ranks, and be no member."""
+        self._stay = None
+        self.release()
         if self._child is not None:
             await self._child.stop(GRACE)
-        self._stay = None
-        self.freed()
 
     def ranks(self) -> list[psutil.Process]:
         """The headless process with all below it; once it has ended, what is left of its session."""
@@ -148,9 +149,9 @@ class MpExecutor:
             return orphans(pid)
         return [psutil.Process(pid), *descendants(pid)]
 
-    def freed(self) -> None:
-        """The ranks are gone, as they were told."""
-        self._child, self._ended = None, ""
+    def release(self) -> None:
+        """Whatever happens to the ranks from now on was wanted."""
+        self._wanted, self._ended = False, ""
 
     def orders(self) -> Mapping[str, Handler]:
         """``POST /orders/start`` with a :class:`RankOrder`."""
@@ -184,7 +185,7 @@ class MpExecutor:
         program = CPU_CLI if is_cpu_build() else VLLM_CLI
         argv = rank_argv(sys.executable, program, order, self._settings.head)
         env = environment(self._settings, self._prover.ranks_env(), order)
-        self.freed()
+        self._wanted, self._ended = True, ""
         self._child = Child.start(argv, env=env, log=self._file, cwd=Path(self._settings.temp_dir))
         self._read = self._child.offset
         self._born(self._child.pid)
@@ -192,7 +193,7 @@ class MpExecutor:
 
     def _notice_end(self) -> None:
         child = self._child
-        if child is None or self._ended:
+        if child is None or self._ended or not self._wanted:
             return
         text, self._read = child.read_from(self._read)
         if child.code is None and DIED.search(text) is None:

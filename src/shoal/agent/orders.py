@@ -60,8 +60,8 @@ class Orders:
         async with self._busy:
             self.notice()
             found = self._node.executor.ranks()
+            self._node.executor.release()
             left = await ranks.end_ranks(found)
-            self._node.executor.freed()
             removed = ranks.remove(self._segments, ranks.segments(process.pid for process in left))
             self._segments = set()
             held = await ranks.wait_until_free(self._host, [process.pid for process in found], self._node.visible)

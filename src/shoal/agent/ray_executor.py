@@ -176,7 +176,7 @@ class RayExecutor:
         """The engine's actors below this node's Ray."""
         return ranks.engine_processes(self.pid)
 
-    def freed(self) -> None:
+    def release(self) -> None:
         """Ray itself watches its actors."""
 
     def orders(self) -> Mapping[str, Handler]:

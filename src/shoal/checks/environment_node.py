@@ -151,7 +151,8 @@ def ray_token(facts: NodeFacts) -> Verdict:
     version = parse_version(facts.stack.ray or "")
     if version and version < TOKENS:
         return warn(
-            f"Ray {facts.stack.ray} has no tokens", "close its ports to all but the nodes, or use a newer image"
+            f"Ray {facts.stack.ray} has no tokens",
+            "shoal firewall ADDRESS... | sudo nft -f -   # on every node; or an image with Ray 2.52 or newer",
         )
     if env(facts, "RAY_AUTH_MODE") == "token":
         return ok("RAY_AUTH_MODE=token")
@@ -176,6 +177,30 @@ def secrets(facts: NodeFacts) -> Verdict:
     return warn(f"set: {', '.join(found)}", "put it into a file of mode 0600: RAY_AUTH_TOKEN_PATH, SHOAL_API_KEY_FILE")
 
 
+@check("env.api-key", "the API asks for a key", scope=ENV, needs=("env",))
+def api_key(facts: NodeFacts) -> Verdict:
+    """The key comes by a file. Without one the supervisor does not start: an endpoint without a key is everybody's."""
+    if facts.env is None:
+        return unknown(ENV_NOT_READ)
+    if not env(facts, "MODEL_NAME"):
+        return skip("MODEL_NAME is not set: nothing is served here")
+    file = env(facts, "SHOAL_API_KEY_FILE")
+    return ok(file) if file else fail("SHOAL_API_KEY_FILE is not set", "SHOAL_API_KEY_FILE=FILE   # made at the start")
+
+
+@check("env.api-host", "the API listens on one address", severity=Severity.WARNING, scope=ENV, needs=("env",))
+def api_host(facts: NodeFacts) -> Verdict:
+    """On all addresses the API answers networks that nobody thought of, and its key travels in clear: plain HTTP."""
+    if facts.env is None:
+        return unknown(ENV_NOT_READ)
+    host = env(facts, "SHOAL_API_HOST")
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 (compared, not bound)
+        mend = "SHOAL_API_HOST=ADDRESS; or close it to all but a few: shoal firewall --api-from NETWORK"
+        return warn(f"SHOAL_API_HOST={host}: every address of this machine", mend)
+    return ok(host or "the fabric's address")
+
+
 CHECKS: tuple[Check[NodeFacts], ...] = (
     host_ip, control_interface, nccl_conf, subnet_aware, debug, net_mismatch, head_address, preload, ray_token, secrets,
+    api_key, api_host,
 )  # fmt: skip

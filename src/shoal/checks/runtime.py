@@ -7,6 +7,10 @@ from shoal.facts.node import NodeFacts
 RUNTIME = Scope.RUNTIME
 ALL = {"0.0.0.0", "::", "*", "[::]"}  # noqa: S104 (compared, not bound)
 GCS, DASHBOARD, CLIENT, API = 6379, 8265, 10001, 8000
+OWN = {8700: "agent", 8701: "supervisor"}
+BLOCK, FIRST = 100, 27000  # the ports of a node's Ray, unless SHOAL_PORT_BASE says otherwise
+RULES = "table inet shoal"
+CLOSE = "shoal firewall ADDRESS... | sudo nft -f -   # the addresses of all nodes"
 
 
 def _open(facts: NodeFacts, port: int) -> bool:
@@ -55,7 +59,7 @@ def gcs_open(facts: NodeFacts) -> Verdict:
         return ok("no GCS on all addresses") if facts.net.listening else skip("nothing listens")
     if env(facts, "RAY_AUTH_MODE") == "token":
         return ok("it asks for a token (RAY_AUTH_MODE=token)")
-    mend = "RAY_AUTH_MODE=token with RAY_AUTH_TOKEN_PATH, or close port 6379 to all but the nodes"
+    mend = f"RAY_AUTH_MODE=token with RAY_AUTH_TOKEN_PATH; where Ray has no tokens: {CLOSE}"
     if facts.env is None:
         return unknown("a GCS on all addresses; whether it asks for a token was not read: env")
     return fail("port 6379 on all addresses, and no token is asked for", mend)
@@ -86,4 +90,40 @@ def api_open(facts: NodeFacts) -> Verdict:
     return warn("port 8000 on all addresses", "--host ADDRESS, or SHOAL_API_HOST: the fabric address by default")
 
 
-CHECKS: tuple[Check[NodeFacts], ...] = (one_ray, orphans, gcs_open, dashboard_open, api_open)
+@check("runtime.agents-open", "agent and supervisor are not open to everybody", severity=Severity.WARNING,
+       scope=RUNTIME, needs=("net",))  # fmt: skip
+def agents_open(facts: NodeFacts) -> Verdict:
+    """They listen on the node's own address and on loopback. On all addresses it is another program, or a proxy."""
+    if facts.net.listening is None:
+        return unknown("listening sockets were not read: ss -ltn")
+    found = [f"{port} ({name}'s)" for port, name in OWN.items() if _open(facts, port)]
+    if not found:
+        return ok("neither 8700 nor 8701 on all addresses")
+    return warn(f"on all addresses: {', '.join(found)}", "ss -ltnp   # who listens there; SHOAL_AGENT_PORT moves ours")
+
+
+@check("runtime.firewall", "what binds all addresses is closed to strangers", severity=Severity.WARNING, scope=RUNTIME,
+       needs=("net", "env"))  # fmt: skip
+def firewall(facts: NodeFacts) -> Verdict:
+    """Ray binds all addresses, and torch's store does, which asks nobody who he is. Rules that let only the nodes in
+    are the one protection; `shoal firewall` prints them.
+    """
+    if facts.net.listening is None:
+        return unknown("listening sockets were not read: ss -ltn")
+    told = env(facts, "SHOAL_PORT_BASE")
+    base = int(told) if told.isdecimal() else FIRST
+    wide = {port for address, port in facts.net.listening if address in ALL}
+    found = sorted(port for port in wide if port == GCS or base <= port < base + BLOCK)
+    if not found:
+        return skip("no port of Ray's is on all addresses")
+    said = f"on all addresses: {', '.join(map(str, found[:6]))}"
+    if facts.net.firewall is None:
+        return unknown(f"{said}; the rules were not read: sudo nft list ruleset")
+    if RULES in facts.net.firewall:
+        return ok(f"{said}; shoal's rules are loaded")
+    return warn(f"{said}, and shoal's rules are not loaded", CLOSE)
+
+
+CHECKS: tuple[Check[NodeFacts], ...] = (
+    one_ray, orphans, gcs_open, dashboard_open, api_open, agents_open, firewall,
+)  # fmt: skip

@@ -73,6 +73,10 @@ def listening(*sockets: tuple[str, int]) -> NetFacts:
     return replace(NET, listening=sockets)
 
 
+def walled(rules: str | None, *sockets: tuple[str, int]) -> NetFacts:
+    return replace(NET, listening=sockets, firewall=rules)
+
+
 def running(*kinds: str) -> StackFacts:
     return StackFacts(processes=tuple(RayProcess(10 + at, kind) for at, kind in enumerate(kinds)))
 
@@ -499,6 +503,19 @@ CASES: dict[str, list[tuple[NodeFacts, Status]]] = {
         (BARE, UNKNOWN),
     ],
     "env.secrets": [(env("A=1"), OK), (env("VLLM_API_KEY=x"), WARN), (BARE, UNKNOWN)],
+    "env.api-key": [
+        (env("MODEL_NAME=m SHOAL_API_KEY_FILE=/run/api.key"), OK),
+        (env("MODEL_NAME=m"), FAIL),
+        (env("A=1"), SKIP),
+        (BARE, UNKNOWN),
+    ],
+    "env.api-host": [
+        (env("SHOAL_API_HOST=10.0.0.2"), OK),
+        (env("A=1"), OK),
+        (env("SHOAL_API_HOST=0.0.0.0"), WARN),
+        (env("SHOAL_API_HOST=::"), WARN),
+        (BARE, UNKNOWN),
+    ],
     "runtime.one-ray": [
         (node(stack=running("raylet")), OK),
         (node(stack=running("raylet", "raylet")), WARN),
@@ -521,6 +538,20 @@ CASES: dict[str, list[tuple[NodeFacts, Status]]] = {
     "runtime.dashboard-open": [
         (node(net=listening(("127.0.0.1", 8265))), OK),
         (node(net=listening(("0.0.0.0", 8265))), WARN),
+        (BARE, UNKNOWN),
+    ],
+    "runtime.agents-open": [
+        (node(net=listening(("10.0.0.2", 8700), ("127.0.0.1", 8701))), OK),
+        (node(net=listening(("0.0.0.0", 8701))), WARN),
+        (BARE, UNKNOWN),
+    ],
+    "runtime.firewall": [
+        (node(net=walled("table inet shoal {", ("::", 27001), ("0.0.0.0", 6379))), OK),
+        (node(net=walled("table ip filter {", ("::", 27099))), WARN),
+        (env("SHOAL_PORT_BASE=30000", net=walled("", ("0.0.0.0", 30001))), WARN),
+        (env("SHOAL_PORT_BASE=30000", net=walled("", ("0.0.0.0", 27001))), SKIP),
+        (node(net=walled("", ("10.0.0.2", 6379))), SKIP),
+        (node(net=walled(None, ("0.0.0.0", 6379))), UNKNOWN),
         (BARE, UNKNOWN),
     ],
     "runtime.api-open": [

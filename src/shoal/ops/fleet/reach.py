@@ -104,8 +104,9 @@ def _ask(
     return told
 
 
-def relay(host: Host, plan: FleetPlan, node: NodeDeployment) -> tuple[Host, tuple[str, ...]]:
-    """Where on that node the question is asked, and by which command."""
+def relay(host: Host, plan: FleetPlan, node: NodeDeployment | None = None) -> tuple[Host, tuple[str, ...]]:
+    """Where on that node, by default the head, the question is asked, and by which command."""
+    node = node or plan.head
     if plan.runtime == "compose":
         return container(host, container_name("agent", node.role)), ("python3", INSIDE_PYZ, "relay")
     return host, (plan.python, f"{node.root}/{CURRENT}/{PYZ}", "relay")

@@ -37,7 +37,7 @@ from shoal.spec.env import agent_settings
 from shoal.state.live import EngineLive, GpuLive, HcaLive, NodeLive, ServingLive
 from shoal.state.status import EngineState, EngineStatus, NodeState, NodeStatus
 
-PORT, SERVE_PORT, CHROMIUM = 18744, 18745, "/usr/bin/chromium"
+PORT, SERVE_PORT, CHROMIUM = 18746, 18747, "/usr/bin/chromium"
 HEAD, KEY = "127.0.0.1", "benchmark-key"
 WARM_UP, WATCHED = 5.0, 20.0
 
@@ -157,13 +157,16 @@ async def head(folder: Path) -> None:
     await asyncio.sleep(3600)
 
 
-async def view(url: str, cookies: dict[str, str], seconds: float, sizes: list[int]) -> None:
+async def view(url: str, cookies: dict[str, str], seconds: float, sizes: dict[str, list[int]]) -> None:
     """One viewer that is no browser: it reads the stream."""
     async with aiohttp.ClientSession(cookies=cookies) as http, http.get(f"{url}/api/stream") as reply:
         end = time.monotonic() + seconds
-        async for line in reply.content:
-            if line.startswith(b"data: "):
-                sizes.append(len(line))
+        rest = b""
+        async for part in reply.content.iter_any():
+            *frames, rest = (rest + part).split(b"\n\n")
+            for one in frames:
+                kind = one.partition(b"\n")[0].decode().removeprefix("event: ")
+                sizes.setdefault(kind, []).append(len(one))
             if time.monotonic() > end:
                 return
 
@@ -177,7 +180,7 @@ async def login(url: str) -> dict[str, str]:
 
 def watched(process: psutil.Process, url: str, viewers: int) -> dict[str, Any]:
     """What so many viewers cost the agent."""
-    sizes: list[int] = []
+    sizes: dict[str, list[int]] = {"whole": [], "patch": []}
 
     async def all_of_them() -> tuple[float, float]:
         cookies = await login(url)
@@ -196,8 +199,13 @@ def watched(process: psutil.Process, url: str, viewers: int) -> dict[str, Any]:
         "viewers": viewers,
         "cpu_percent_of_one_core": round(100 * share, 1),
         "memory_mb": round(process.memory_info().rss / 1e6, 1),
-        "update_kb": round(statistics.median(sizes) / 1e3, 1) if sizes else None,
+        "first_document_kb": _kb(sizes["whole"]),
+        "update_kb": _kb(sizes["patch"]),
     }
+
+
+def _kb(sizes: list[int]) -> float | None:
+    return round(statistics.median(sizes) / 1e3, 1) if sizes else None
 
 
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
@@ -219,7 +227,7 @@ UPDATE = """() => new Promise((done) => {
 })"""
 
 
-def browsed(url: str, shots: Path | None) -> dict[str, Any]:
+def browsed(url: str, count: int, shots: Path | None) -> dict[str, Any]:
     """First paint, weight, and an update, in headless Chromium."""
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -229,18 +237,20 @@ def browsed(url: str, shots: Path | None) -> dict[str, Any]:
         page.click("button")
         page.wait_for_selector(".verdict[data-health=good]", timeout=30000)
         weight = page.evaluate(WEIGHT)
-        paints = []
+        paints, pictures = [], []
         for _ in range(5):
-            page.reload()
-            page.wait_for_selector(".many button", timeout=30000)
+            page.reload(wait_until="commit")
+            page.wait_for_selector(f".many li:nth-child({count}) button", timeout=30000)
+            pictures.append(page.evaluate("performance.now()"))
             paints.append(page.evaluate(PAINT))
         updates = page.evaluate(UPDATE)
         if shots:
             page.screenshot(path=str(shots), full_page=True)
         browser.close()
     return {
-        "page_kb": round(weight / 1e3, 1),
+        "files_kb": round(weight / 1e3, 1),
         "first_paint_ms": round(statistics.median(paints)),
+        "all_nodes_drawn_ms": round(statistics.median(pictures)),
         "update_to_frame_ms": round(statistics.median(updates)),
     }
 
@@ -272,7 +282,7 @@ def measure(count: int, viewers: int, shots: Path | None) -> dict[str, Any]:
             time.sleep(WARM_UP)
             process = psutil.Process(parts[0].pid)
             rows = [watched(process, url, number) for number in (0, 1, viewers)]
-            return {"nodes": count, **browsed(url, shots), "agent": rows}
+            return {"nodes": count, **browsed(url, count, shots), "agent": rows}
         finally:
             for part in parts:
                 part.terminate()

@@ -18,6 +18,9 @@ MOST_VIEWERS = 64
 SHORTEST, LONGEST, NODES_PER_SECOND = 1.0, 5.0, 50
 FRESH = 1.0
 
+# Totals grow at every look, and the page draws what is made of them.
+UNSHOWN = frozenset({"received_bytes_total", "sent_bytes_total", "link_layer", "uuid"})
+
 Tree = dict[str, Any]
 
 
@@ -31,15 +34,19 @@ def tree(live: ClusterLive) -> Tree:
     for node in whole.pop("nodes", ()):
         name = node["node"]["name"]
         hcas = {
-            f"{one['device']}/{one['port']}": one | rates.get((name, one["device"], one["port"]), {})
+            f"{one['device']}/{one['port']}": _without(one, UNSHOWN) | rates.get((name, one["device"], one["port"]), {})
             for one in node.pop("hcas", ())
         }
-        gpus = {str(one["index"]): one for one in node.pop("gpus", ())}
+        gpus = {str(one["index"]): _without(one, UNSHOWN) for one in node.pop("gpus", ())}
         node.pop("at", None)
         node.pop("heartbeats", None)
         nodes[node["node"]["address"]] = node | {"gpus": gpus, "hcas": hcas}
     whole["status"].pop("nodes", None)
     return whole | {"nodes": nodes}
+
+
+def _without(part: Tree, names: frozenset[str]) -> Tree:
+    return {name: value for name, value in part.items() if name not in names}
 
 
 def patch(before: Tree, after: Tree) -> Tree:

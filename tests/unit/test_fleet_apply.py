@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.unit.fleet_hosts import COMPOSE, PROCESS, facts, plan, seen, standing, stands
 
-from shoal.errors import AlreadyRunning, ConfigError, HostError, NotRunning, PreconditionFailed, StartFailed
+from shoal.errors import AlreadyRunning, ConfigError, HostError, NotRunning, PreconditionFailed, ShoalError, StartFailed
 from shoal.host import hand, handed
 from shoal.host.base import Host, Result
 from shoal.host.fake import FakeHost
@@ -19,6 +19,7 @@ from shoal.ops.fleet.desk import Desk
 from shoal.ops.fleet.lock import locked
 from shoal.plan.fleet import FleetPlan, PlannedFile, PlannedSecret
 from shoal.plan.fleet_changes import changes
+from shoal.spec.cluster import parse
 from shoal.state.standing import Standing
 from shoal.state.status import ClusterState, ClusterStatus
 
@@ -122,6 +123,16 @@ def test_from_nothing_to_running_and_back(place: Place) -> None:
         "stopping agent of gpu-2",
         "stopping agent of gpu-1",
     ]
+
+
+def test_what_another_version_started_is_not_taken_for_nothing() -> None:
+    """Where programs run and the plan of their release cannot be read, `down` says so and stops nothing."""
+    spec = parse(PROCESS, "shoal.yaml")
+    running = {name: one.model_copy(update={"plan": '{"new": 1}'}) for name, one in stands(plan()).items()}
+    hosts = {name: Home(name=name) for name in running}
+    reached = down.Reached(spec, hosts, running)
+    with pytest.raises(ShoalError, match="what runs on gpu-1, gpu-2 was started by another version of shoal"):
+        down.refuse_unread(reached, None)
 
 
 def test_a_release_holds_its_plan(place: Place) -> None:
@@ -283,7 +294,7 @@ def test_the_head_is_asked_over_ssh() -> None:
     made = plan()
     status = ClusterStatus(cluster="lab", state=ClusterState.READY)
     told = f"motd\n{relay.MARK}{json.dumps({'status': status.model_dump(mode='json')})}\n"
-    _, argv = reach.relay(FakeHost(), made)
+    _, argv = reach.relay(FakeHost(), made, made.head)
     assert argv == ("/opt/vllm/bin/python", "/home/me/.local/share/shoal/lab/current/shoal.pyz", "relay")
     host = FakeHost(replies={" ".join(argv): told})
     assert reach.status(host, made) == status
@@ -292,7 +303,7 @@ def test_the_head_is_asked_over_ssh() -> None:
         "/home/me/.local/share/shoal/lab/state/api.key",
         "http://10.0.0.1:8701",
     )
-    _, inside = reach.relay(FakeHost(), plan(COMPOSE))
+    _, inside = reach.relay(FakeHost(), plan(COMPOSE), plan(COMPOSE).head)
     assert inside == ("python3", "/opt/shoal/shoal.pyz", "relay")
     with pytest.raises(HostError, match="shoal relay ended with code 127"):
         reach.status(FakeHost(), made)

@@ -67,9 +67,21 @@ def down(file: Path, env: Mapping[str, str], note: Callable[[str], None], *, pur
 def _on_all(reached: Reached, note: Callable[[str], None], *, purge: bool) -> list[str]:
     with locked(reached.hosts[reached.keeper], reached.root(reached.keeper), "down"):
         plan = next((plan for one in reached.standings.values() if (plan := former(one))), None)
+        refuse_unread(reached, plan)
         names = [name for name in reached.standings if plan and plan.node(name)]
         done = take_down(plan, names, reached.hosts, note) if plan else []
         return done + (_purge(reached, plan, note) if purge else [])
+
+
+def refuse_unread(reached: Reached, plan: FleetPlan | None) -> None:
+    """Refuse where something runs, and the plan that it was started by cannot be read."""
+    running = [name for name, one in reached.standings.items() if any(unit.digest for unit in one.units.values())]
+    if plan is None and running:
+        raise ShoalError(
+            f"what runs on {', '.join(running)} was started by another version of shoal",
+            why="the plan of its release cannot be read",
+            fix="shoal up   # once with this version, then down again",
+        )
 
 
 def take_down(

@@ -8,7 +8,8 @@ from shoal.plan.local import LocalSpec, plan_local
 from shoal.plan.node import Setting
 from shoal.plan.parallel import on_cpu
 from shoal.plan.ports import node_ports
-from shoal.spec.env_table import CONTAINER, FABRIC, GPU, MODELS, NCCL, NODE, RAY, UNREAD
+from shoal.spec.env_table import CONTAINER, GPU, MODELS, NODE, RAY, UNREAD
+from shoal.spec.env_table_nccl import FABRIC, NCCL
 from shoal.spec.registry import builtin
 from shoal.spec.variable import Reader, Variable
 

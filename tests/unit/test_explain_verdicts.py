@@ -1,5 +1,6 @@
 """From a log to its cause: known lines, healthy logs without alarm, consequences never taken for causes."""
 
+import json
 import re
 from pathlib import Path
 
@@ -296,3 +297,24 @@ def test_enough_signatures() -> None:
 def test_any_bytes(log: bytes) -> None:
     """No bytes make the verdict fail."""
     assert told(log).status in {"ok", "empty", "failed", "degraded"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_clean_end_is_no_error(version: str) -> None:
+    """torch aborts its communicators when a program ends by itself: nothing is wrong."""
+    last = "INFO comm 0x55d rank 0 nranks 2 cudaDev 0 busId 1b000 - Abort COMPLETE"
+    log = text([*spoken([*rank(version), last], version), "INFO:     Application shutdown complete."])
+    assert (told(log).status, told(log).root_cause) == ("ok", None)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_log_file_of_docker_reads_as_what_the_container_said(version: str) -> None:
+    """/var/lib/docker/containers/*/*-json.log: a JSON object a line, the text in it as it was printed."""
+    lines = text(spoken(rank(version), version)).decode().splitlines(keepends=True)
+    when = "2026-11-25T03:00:01.123456789Z"
+    packed = (json.dumps({"log": line, "stream": "stderr", "time": when}, separators=(",", ":")) for line in lines)
+    plain, wrapped = told("".join(lines).encode()), told("\n".join(packed).encode())
+    assert (wrapped.status, wrapped.root_cause) == (plain.status, plain.root_cause)
+    assert [(one.network, one.channels, one.gdr) for one in wrapped.ranks] == [
+        (one.network, one.channels, one.gdr) for one in plain.ranks
+    ]

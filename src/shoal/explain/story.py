@@ -1,5 +1,6 @@
 """What one source of lines tells: its processes, and the first and last line of each signature. Constant memory."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from shoal.explain.match import Match, Matcher
 from shoal.explain.signature import Role, Signature
 from shoal.nccl.log import NcclReader, shown
 
+WRAPPED = (b'{"log":', b'{"log" :')
 LONGEST = 16384  # bytes of one line; what is longer is read as several
 BACK = 60  # lines to look back for a time
 PROCESS = re.compile(rb"([\w.\-]+):(\d+):\d+ \[-?\d+\] ")
@@ -73,6 +75,8 @@ class Story:
         """Take lines in, whole ones; gives the hits that are new."""
         begin = self.lines + 1
         self.lines += len(lines)
+        if lines and lines[0].startswith(WRAPPED):
+            lines = [_unwrapped(line) for line in lines]
         if max(map(len, lines), default=0) > LONGEST or any(b"\r" in line for line in lines):
             feed = self.reader.feed
             parts = ((number, part) for number, line in enumerate(lines, begin) for part in _parts(line))
@@ -102,6 +106,15 @@ class Story:
     def first(self, role: Role) -> int:
         """The number of the first line of this role; beyond all where there is none."""
         return min((hit.line for hit in self.hits.values() if hit.signature.role is role), default=self.lines + 1)
+
+
+def _unwrapped(line: bytes) -> bytes:
+    """What a container printed, out of Docker's own log file: a JSON object a line. The time stands in front."""
+    try:
+        told = json.loads(line)
+        return f"{told.get('time', '')} {told['log']}".strip().encode()
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return line
 
 
 def _parts(line: bytes) -> Iterator[bytes]:

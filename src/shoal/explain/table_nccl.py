@@ -343,8 +343,16 @@ NCCL: tuple[Signature, ...] = (
     Signature(
         "nccl.abort",
         CASCADE,
-        (words("Abort COMPLETE"), words("communicator was aborted"), words("is in abort state")),
+        (words("communicator was aborted"), words("is in abort state")),
         "the communicator was ended from outside after an error",
+        source="init.cc",
+    ),
+    # torch aborts its communicators at a clean end too, depending on its version.
+    Signature(
+        "nccl.abort-complete",
+        Role.ECHO,
+        (words("Abort COMPLETE"),),
+        "the communicator was ended, after an error or at the end of the program",
         source="init.cc",
     ),
 )

@@ -5,6 +5,7 @@ import re
 import stat
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -123,6 +124,14 @@ def test_nothing_listens_beyond_loopback(tmp_path: Path) -> None:
     assert (env["PROMETHEUS_LISTEN"], env["GRAFANA_ADDRESS"]) == ("127.0.0.1:9090", "127.0.0.1")
     used = set(re.findall(r"\$\{(\w+)\}", (tmp_path / "compose.yaml").read_text()))
     assert used == set(env)
+
+
+def test_the_compose_specification_allows_every_key() -> None:
+    """In the state in which docker-compose 1.29.2 has its schema."""
+    rules_of_compose = json.loads((Path(__file__).parent / "data" / "compose-spec-1.29.2.json").read_text())
+    document = yaml.safe_load(files(TARGETS, ())["compose.yaml"])
+    kind = jsonschema.Draft201909Validator(rules_of_compose)
+    assert [error.message for error in kind.iter_errors(document)] == []
 
 
 def call(folder: Path, *words: str, code: int = 0) -> str:

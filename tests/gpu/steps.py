@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.gpu import load
 from tests.gpu.hosts import ENDPOINT, Wish, hosts, nccl_logs, node_env, on, serve_env, shoal
 from tests.gpu.look import Watch, command, gpu_memory, leftovers, words
@@ -18,7 +20,7 @@ from tests.gpu.plain import by_hand
 
 from shoal.engine.request import obtain
 from shoal.facts.versions import versions
-from shoal.lab import cluster, faults, processes
+from shoal.lab import cluster, faults
 from shoal.lab.cluster import Lab
 from shoal.log import EventLog
 from shoal.ops.ask import api_key, ask
@@ -58,7 +60,9 @@ def shapes(place: Place) -> dict[str, load.Shape]:
 
 def ready(place: Place, lab: Lab) -> dict[str, Any]:
     """Wait until a token can be produced; the seconds since the hosts were switched on, and the engine's phases."""
-    began = lab.record.run.created
+    boot = lab.host("head").boot
+    assert boot is not None
+    began = psutil.Process(boot.pid).create_time()
     status = cluster.wait_ready(lab, READY)
     seconds = round(time.time() - began, 2)
     assert status.engine is not None
@@ -172,11 +176,11 @@ def wrong(place: Place) -> dict[str, Any]:
             while time.monotonic() - began < 12:
                 seen = words(cluster.status(lab))
                 time.sleep(0.5)
-            started = [p.pid for p in processes.find(lab.host("head"), lab.record.run.boot_id, "api")]
+            started = seen["engine"] in {"starting", "ready"}
             logs = {log.name: log.read_text(errors="replace") for log in (lab.folder / "logs").glob("n*.log")}
             key = next(iter(settings))
             lines = [line for text in logs.values() for line in text.splitlines() if key in line]
-            found[name] = {**seen, "engine_started": bool(started), "lines": lines[:12]}
+            found[name] = {**seen, "engine_started": started, "lines": lines[:12]}
             place.evidence("wrong", f"{name}.log", "\n".join(logs.values()))
         for line in found[name]["lines"][:4]:
             place.say(f"  {name}: {line}")
@@ -303,6 +307,19 @@ def loads(place: Place, key: str, wish: Wish) -> dict[str, Any]:
     return found
 
 
+def mp(place: Place) -> dict[str, Any]:
+    """The same load through shoal without Ray: vLLM's own executor holds the ranks."""
+    base, found = big(place), {}
+    wish = Wish(base.model, base.tensor, base.pipeline, settings={"SHOAL_EXECUTOR": "mp"})
+    with hosts(place, wish) as lab:
+        try:
+            found["up"] = ready(place, lab)
+            found |= loads(place, api_key(lab.record.run), wish)
+        finally:
+            evidence(place, lab, "mp")
+    return found | {"down": gone(place, lab)}
+
+
 FAULTS = (("kill", "rank@n2"), ("stop", "rank@n2"), ("kill", "raylet@n2"))
 
 
@@ -374,4 +391,5 @@ STEPS = {
     "fabric": fabric,
     "serve": serve,
     "faults": faulted,
+    "mp": mp,
 }

@@ -21,7 +21,7 @@ def test_the_doctor_of_a_machine(golden: Golden, name: str, monkeypatch: pytest.
     golden(f"doctor/{name}.json", {"exit_code": done.exit_code, "lines": done.output.splitlines()})
 
 
-@pytest.mark.parametrize("name", ["plain-vm", "h200x2"])
+@pytest.mark.parametrize("name", ["plain-vm", "h200x2", "h100x2"])
 def test_a_healthy_machine_fails_nothing(name: str) -> None:
     """A machine without RDMA need not have it; a GPU host that is well is well."""
     done = CliRunner().invoke(main, ["doctor", "--from", str(MACHINES / name), "--short"])

@@ -34,6 +34,7 @@ def test_a_real_start_as_a_timeline() -> None:
     ("line", "phase"),
     [
         ("INFO [gpu_model_runner.py:1] Starting to load model Qwen/Qwen3-8B...", phases.WEIGHTS),
+        ("INFO 11-25 03:47:32 [model_runner.py:284] Loading model from scratch...", phases.WEIGHTS),
         ("INFO [backends.py:1] Using cache directory: /c/torch_compile_cache/ab/rank_0_0", phases.COMPILE),
         ("INFO [backends.py:1] Dynamo bytecode transform time: 4.12 s", phases.COMPILE),
         ("INFO [cpu_model_runner.py:1] Warming up model for the compilation...", phases.COMPILE),

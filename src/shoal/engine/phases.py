@@ -10,7 +10,7 @@ PHASES = (GATE, PLACEMENT, WEIGHTS, COMPILE, WARM_UP, FIRST_TOKEN)
 
 # The line after which a phase has begun. vLLM 0.10 to 0.33; a start that skips a line skips the phase.
 BEGINS = (
-    (WEIGHTS, re.compile(r"Starting to load model")),
+    (WEIGHTS, re.compile(r"Starting to load model|Loading model from scratch")),
     (
         COMPILE,
         re.compile(r"Warming up model for the compilation|Using cache directory: .*torch_compile|Dynamo bytecode"),

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-
 from tests.gpu import load
 from tests.gpu.hosts import ENDPOINT, Wish, hosts, nccl_logs, node_env, on, serve_env, shoal
 from tests.gpu.look import Watch, command, gpu_memory, leftovers, words

@@ -69,7 +69,7 @@ def test_where_no_rate_can_be_told_there_is_none(before: NodeLive | None, now: N
 def test_nodes_are_those_heard_and_those_expected() -> None:
     """The head first, then by address as numbers; what was never heard is waited for."""
     ten = WORKER.model_copy(update={"name": "n10", "address": "192.168.144.10"})
-    told = cluster.nodes(HEAD, [ten, WORKER], [("192.168.144.3", 8), ("192.168.144.2", 1)], {})
+    told = cluster.nodes(HEAD, [ten, WORKER], {"192.168.144.3": 8, "192.168.144.2": 1}, {})
     assert [(node.name, node.state.value, node.gpus) for node in told] == [
         ("n1", "up", 1),
         ("n2", "up", 1),

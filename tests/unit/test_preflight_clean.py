@@ -159,7 +159,6 @@ def test_the_banner_names_every_setting_and_where_it_came_from(heard: Heard) -> 
         "SHOAL_RESTARTS=2 (set)",
         "SHOAL_RESTART_WINDOW=600 (default)",
         "SHOAL_SHARE_GPUS=0 (default)",
-        "SHOAL_API_PORT=8000 (default)",
         "SHOAL_EXECUTOR=auto (default)",
         "SHOAL_LOG=story (set, the default)",
         "NCCL_IB_HCA=mlx5_0 (set)",

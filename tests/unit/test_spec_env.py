@@ -91,10 +91,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "SHOAL_SHARE_GPUS": "1",
         "SHOAL_PREFLIGHT_IGNORE": "gpu.answers",
         "SHOAL_SERVE_PORT": "9001",
-        "SHOAL_EXPECT": "192.168.100.1:8,192.168.100.2",
         "SHOAL_API_KEY_FILE": "/k",
-        "SHOAL_API_HOST": "0.0.0.0",
-        "SHOAL_API_PORT": "9002",
     }
     assert agent_settings(env).model_dump() == {
         "address": "192.168.100.2",
@@ -119,10 +116,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "share_gpus": 1,
         "preflight_ignore": "gpu.answers",
         "serve_port": 9001,
-        "expect": (("192.168.100.1", 8), ("192.168.100.2", 1)),
         "api_key_file": "/k",
-        "api_host": "0.0.0.0",
-        "api_port": 9002,
     }
 
 

@@ -314,6 +314,8 @@ class Supervisor:
             engine=self._status(),
             at=time.time(),
             serving=self._watch.served.live(now) if serves else None,
+            endpoint=self._request.endpoint,
+            expected=dict(self._settings.expect),
             expected_nodes=len(self._settings.expect),
             present_nodes=gate.present(self._settings.expect, self._nodes.proven(now, tokens.last)),
             probe_s=probes.seconds,

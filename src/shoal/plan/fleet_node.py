@@ -163,6 +163,10 @@ def _engine(spec: ClusterSpec, draft: Draft, drafts: Sequence[Draft], parallel: 
             yield Setting("SHOAL_MODELS_FILE", f"{draft.root}/{CURRENT}/{MODELS}", f"{draft.origin}: model.registry")
 
 
+# What the head's agent reads as well, for its page: who changes one of these starts both again.
+FOR_THE_PAGE = frozenset({"SHOAL_SERVE_PORT", "SHOAL_API_KEY_FILE"})
+
+
 def _serves(name: str) -> bool:
     """Whether the supervisor alone reads this variable."""
     return name in BY_NAME and BY_NAME[name].reader == "serve"
@@ -176,7 +180,9 @@ def unit_digests(spec: ClusterSpec, draft: Draft) -> dict[UnitName, str]:
     values = [(setting.name, setting.value) for setting in draft.settings]
     found: dict[UnitName, str] = {"agent": digest_of(program, [item for item in values if not _serves(item[0])])}
     if draft.host.role == "head":
-        found["engine"] = digest_of(program, registry, [item for item in values if _serves(item[0])])
+        found["engine"] = digest_of(
+            program, registry, [item for item in values if _serves(item[0]) or item[0] in FOR_THE_PAGE]
+        )
     return found
 
 

@@ -102,7 +102,6 @@ def _node(spec: LocalSpec, index: int) -> NodePlan:
 def _page(spec: LocalSpec) -> tuple[Setting, ...]:
     return (
         Setting("SHOAL_SERVE_PORT", str(spec.serve_port), "the head's agent shows the engine on its page"),
-        Setting("SHOAL_API_PORT", str(spec.api_port), "and lets it answer questions"),
         Setting("SHOAL_API_KEY_FILE", str(spec.state_dir / "api.key"), "to those who know the key"),
     )
 

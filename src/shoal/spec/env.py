@@ -41,10 +41,7 @@ class Settings(BaseModel):
     state_dir: str = ""
     cache_dir: str = ""
     serve_port: Port = 8701
-    expect: tuple[tuple[str, int], ...] = ()
     api_key_file: str = ""
-    api_host: str = ""
-    api_port: Port = 8000
 
     @property
     def head(self) -> str:
@@ -64,22 +61,6 @@ class Settings(BaseModel):
         if value and not (host and "/" not in host and is_port(port)):
             raise ValueError("expected ADDRESS:PORT")
         return value
-
-    @field_validator("api_host")
-    @classmethod
-    def _is_ip_or_empty(cls, value: str) -> str:
-        return str(ipaddress.ip_address(value)) if value else value
-
-    @field_validator("expect", mode="before")
-    @classmethod
-    def _nodes(cls, value: str) -> tuple[tuple[str, int], ...]:
-        pairs = [item.strip().partition(":") for item in value.split(",") if item.strip()]
-        nodes = tuple((str(ipaddress.ip_address(address)), int(gpus or "1")) for address, _, gpus in pairs)
-        if any(gpus < 0 for _, gpus in nodes):
-            raise ValueError("a node cannot have fewer than 0 GPUs")
-        if len({address for address, _ in nodes}) < len(nodes):
-            raise ValueError("a node is named twice")
-        return nodes
 
 
 class AgentSettings(Settings):
@@ -102,12 +83,31 @@ class ServeSettings(Settings):
     lost_after: Seconds = 30.0
     wedged_after: Seconds = 60.0
     drain_timeout: Seconds = 60.0
+    expect: tuple[tuple[str, int], ...]
     engine_plan: str
     model_name: str = ""
     models_file: str = ""
+    api_host: str = ""
+    api_port: Port = 8000
     tensor_parallel: Size | None = None
     pipeline_parallel: Size | None = None
     num_gpus: Count | None = None
+
+    @field_validator("api_host")
+    @classmethod
+    def _is_ip_or_empty(cls, value: str) -> str:
+        return str(ipaddress.ip_address(value)) if value else value
+
+    @field_validator("expect", mode="before")
+    @classmethod
+    def _nodes(cls, value: str) -> tuple[tuple[str, int], ...]:
+        pairs = [item.strip().partition(":") for item in value.split(",") if item.strip()]
+        nodes = tuple((str(ipaddress.ip_address(address)), int(gpus or "1")) for address, _, gpus in pairs)
+        if any(gpus < 0 for _, gpus in nodes):
+            raise ValueError("a node cannot have fewer than 0 GPUs")
+        if len({address for address, _ in nodes}) < len(nodes):
+            raise ValueError("a node is named twice")
+        return nodes
 
 
 def _values(env: Mapping[str, str], fields: set[str]) -> dict[str, Any]:

@@ -89,6 +89,8 @@ class EngineLive(Document):
     engine: EngineStatus
     at: float = Field(description="when it was read: seconds since the epoch, by the head's clock")
     serving: ServingLive | None = Field(None, description="null while it does not serve")
+    endpoint: str = Field("", description="base URL of the API; empty until the model is known")
+    expected: dict[str, int] = Field(default_factory=dict, description="GPUs by address of those nodes")
     expected_nodes: int = Field(0, description="nodes that the gate waits for")
     present_nodes: int = Field(0, description="those of them that are as expected")
     probe_s: float | None = Field(None, description="how long the last request for one token took")

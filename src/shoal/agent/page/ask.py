@@ -71,16 +71,12 @@ class Asker:
         self._asked_journals = float("-inf")
         self._read: dict[str, tuple[int, int]] = {}
 
-    @property
-    def model(self) -> str:
-        """The model that the engine serves, as far as it is known."""
-        return self._engine.engine.model if self._engine else ""
-
     async def look(self) -> ClusterLive:
         """All agents and the supervisor, asked at once."""
         own, heard = self._own(), tuple(node for node in self._heard() if is_ip(node.address))
-        expected = self._settings.expect
-        addresses = list(dict.fromkeys([own.address, *(node.address for node in heard), *(at for at, _ in expected)]))
+        addresses = list(
+            dict.fromkeys([own.address, *(node.address for node in heard), *filter(is_ip, self._expected())])
+        )
         connector = aiohttp.TCPConnector(limit=AT_ONCE)
         async with aiohttp.ClientSession(timeout=PATIENCE, trust_env=False, connector=connector) as http:
             told, _ = await asyncio.gather(self._ask_agents(http, addresses), self._ask_engine(http))
@@ -91,19 +87,22 @@ class Asker:
         status = ClusterStatus(
             cluster=own.name,
             state=ClusterState.STARTING,
-            endpoint=url(self._settings.api_host or own.address, self._settings.api_port, "/v1"),
-            nodes=cluster.nodes(own, heard, expected, told),
+            endpoint=self._engine.endpoint or None if self._engine else None,
+            nodes=cluster.nodes(own, heard, self._expected(), told),
             engine=self._engine_now(),
         )
         self._read_own_journals()
         return cluster.whole(time.time(), status, (self._before, told), self._engine, self._recent())
 
-    async def ask_model(self) -> str:
-        """The model's name, asked for where it is not known yet."""
-        if not self.model:
+    async def engine(self) -> EngineLive | None:
+        """What the supervisor said last; asked where nobody has looked yet."""
+        if self._engine is None:
             async with aiohttp.ClientSession(timeout=PATIENCE, trust_env=False) as http:
                 await self._ask_engine(http)
-        return self.model
+        return self._engine
+
+    def _expected(self) -> dict[str, int]:
+        return self._engine.expected if self._engine else {}
 
     async def _ask_agents(self, http: aiohttp.ClientSession, addresses: Sequence[str]) -> dict[str, NodeLive]:
         port = self._settings.agent_port

@@ -38,11 +38,10 @@ class Question(BaseModel):
 class Chat:
     """Hands questions on, a few at once."""
 
-    def __init__(self, endpoint: str) -> None:
-        self._endpoint = endpoint
+    def __init__(self) -> None:
         self._open = 0
 
-    async def answer(self, question: Question, model: str, key: str | None) -> Response:
+    async def answer(self, endpoint: str, question: Question, model: str, key: str | None) -> Response:
         """The engine's stream of events, as it comes; a refusal with its words."""
         if self._open >= MOST_AT_ONCE:
             return JSONResponse({"error": f"{MOST_AT_ONCE} questions are being answered: try again"}, 429)
@@ -53,7 +52,7 @@ class Chat:
         )
         self._open += 1
         try:
-            reply = await http.post(f"{self._endpoint}/chat/completions", json=question.body(model))
+            reply = await http.post(f"{endpoint}/chat/completions", json=question.body(model))
             if reply.status == 200:
                 return StreamingResponse(self._pieces(http, reply), media_type="text/event-stream")
             why = (await reply.content.read(2000)).decode(errors="replace")

@@ -45,14 +45,14 @@ def _gbps(before: int | None, now: int | None, seconds: float) -> float | None:
 
 
 def nodes(
-    own: NodeStatus, heard: Sequence[NodeStatus], expected: Sequence[tuple[str, int]], told: Lives
+    own: NodeStatus, heard: Sequence[NodeStatus], expected: Mapping[str, int], told: Lives
 ) -> tuple[NodeStatus, ...]:
     """All nodes, the head first: as the head's agent judges them, so that a silent one is suspect.
 
     An expected one that was never heard is waited for.
     """
     known = {status.address: status for status in (own, *heard)}
-    for address, gpus in expected:
+    for address, gpus in expected.items():
         if address not in known:
             known[address] = told[address].node if address in told else _unheard(address, gpus)
     rest = sorted(set(known) - {own.address}, key=_number)

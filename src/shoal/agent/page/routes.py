@@ -1,7 +1,6 @@
 """The page's addresses on the head's agent: ``/``, ``/login``, ``/logout``, ``/assets/*``, ``/api/*``."""
 
 import hashlib
-import ipaddress
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
@@ -13,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from shoal.agent.page.ask import Asker, url
+from shoal.agent.page.ask import Asker
 from shoal.agent.page.chat import Chat, Question
 from shoal.agent.page.door import Door
 from shoal.agent.page.sessions import LIFETIME, Sessions
@@ -78,7 +77,7 @@ class Page:
         self._door = Door(settings.address, settings.agent_port, self.api_key, sessions)
         self._asker = Asker(settings, own, board.view, key, folder)
         self._watch = Watch(self._asker.look)
-        self._chat = Chat(url(reached_at(settings), settings.api_port, "/v1"))
+        self._chat = Chat()
 
     def api_key(self) -> str | None:
         """The API key, read anew each time: the supervisor makes it at its first start."""
@@ -150,13 +149,7 @@ class Page:
             question = Question.model_validate_json(await body_of(request))
         except ValidationError:
             return JSONResponse({"error": "expected messages: a list of role and content"}, 400)
-        model = await self._asker.ask_model()
-        if not model:
-            return JSONResponse({"error": "the engine's supervisor does not answer: no model is known yet"}, 503)
-        return await self._chat.answer(question, model, self.api_key())
-
-
-def reached_at(settings: AgentSettings) -> str:
-    """Where the API is asked by this node: an API that listens on all addresses is asked at the node's own."""
-    told = settings.api_host
-    return settings.address if not told or ipaddress.ip_address(told).is_unspecified else told
+        engine = await self._asker.engine()
+        if engine is None or not engine.endpoint:
+            return JSONResponse({"error": "the engine's supervisor does not answer, or has no model yet"}, 503)
+        return await self._chat.answer(engine.endpoint, question, engine.engine.model, self.api_key())

@@ -10,6 +10,7 @@ same steps with the Python at hand, on CPUs.
 
 import argparse
 import os
+import signal
 import sys
 import time
 import traceback
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> int:
         under(python, argv)
     from tests.gpu.steps import STEPS
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a run that is ended takes its hosts down
     place = Place(work, out, chosen.rehearse)
     work.mkdir(parents=True, exist_ok=True)
     failed = []

@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.contract.conftest import Machine
 
-from shoal.errors import CommandFailed, TimedOut, WriteFailed
+from shoal.errors import CommandFailed, HostError, TimedOut, WriteFailed
 from shoal.host.base import Host, Result
 from shoal.host.fake import FakeHost
+from shoal.host.tied import MARK, TIED, tied
 
 MIB = 1 << 20
 NASTY = (
@@ -263,3 +264,53 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part(real: Machine) -> No
 def test_a_machine_has_a_name(machine: Machine) -> None:
     """Each machine has a name for messages."""
     assert machine.host.name in {"localhost", "plain", "dash", "inside", "box", "fake"}
+
+
+# Programs that are spoken with.
+
+
+def test_a_program_is_spoken_with_while_it_runs(real: Machine) -> None:
+    """What is sent comes in at once, and each line is heard as it is said; its end is the end of its input."""
+    talk = real.host.start(["cat"])
+    try:
+        heard = []
+        for word in ("one", "two"):
+            talk.send(f"{word}\n".encode())
+            line = talk.line()
+            while line not in ("one", "two"):  # a login may say what it likes before
+                line = talk.line()
+            heard.append(line)
+    finally:
+        talk.close()
+    assert heard == ["one", "two"]
+
+
+def test_a_talk_that_never_began_says_why(real: Machine) -> None:
+    """There is no line, and the reason is an error of the host's."""
+    talk = real.host.start(["no-such-program"])
+    try:
+        while talk.line() is not None:
+            pass
+        assert isinstance(talk.blame(), HostError)
+    finally:
+        talk.close()
+
+
+def test_a_tied_command_has_its_output_and_its_code(real: Machine) -> None:
+    """Any exit code is the caller's to judge."""
+    result = tied(real.host, ["sh", "-c", "echo one; echo two >&2; exit 3"], timeout=30)
+    assert (result.code, result.out, "two" in result.err) == (3, "one", True)
+
+
+def test_a_tied_command_ends_with_us(real: Machine) -> None:
+    """When this side goes, the command over there is ended too."""
+    talk = real.host.start(("sh", "-c", TIED, MARK, "300", "sh", "-c", "echo pid $$; exec sleep 299"))
+    line = talk.line()
+    while line is not None and not line.startswith("pid "):
+        line = talk.line()
+    talk.close()
+    alive = ["sh", "-c", 'kill -0 "$0" 2>/dev/null && echo alive', (line or "").removeprefix("pid ")]
+    end = time.monotonic() + 60
+    while real.host.run(alive, timeout=20, ok=range(256)).out:
+        assert time.monotonic() < end, "it lives on"
+        time.sleep(0.1)

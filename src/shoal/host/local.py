@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
+from errno import ENOENT
 from pathlib import Path
 
 from shoal.errors import CommandFailed, TimedOut, WriteFailed
@@ -147,7 +148,8 @@ class LocalTalk:
                 argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True
             )
         except OSError as error:
-            self._why = f"{argv[0]}: {error.strerror or error}"
+            self._errors.close()
+            self._why = f"{argv[0]}: not found" if error.errno == ENOENT else f"{argv[0]}: {error.strerror or error}"
 
     def send(self, data: bytes) -> None:
         """Write all of it; another sender waits."""

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from shoal.host.base import Host, Result
 
 MARK = "<shoal>"
-# The command's whole process group is ended when the input ends, which is this side's life.
+# The input's end, which is this side's, ends the command's whole process group: `timeout` leads it, and may die before
+# it has noted whom it started.
 TIED = (
-    'exec 3<&0; timeout -s KILL "$@" </dev/null & job=$!; { cat <&3 >/dev/null; kill "$job"; } 2>/dev/null & watch=$!; '
+    'exec 3<&0; timeout -s KILL "$@" </dev/null & job=$!; '
+    '{ cat <&3 >/dev/null; kill -s TERM -- "-$job" "$job"; } 2>/dev/null & watch=$!; '
     'wait "$job"; code=$?; kill "$watch" 2>/dev/null; printf "\\n%s%d\\n" "$0" "$code"'
 )
 

@@ -70,7 +70,8 @@ class Bench:
         return parse(f"cluster: bench\nhosts:\n{rows}", "bench.yaml")
 
     def clean(self, names: Sequence[str]) -> None:
-        """Nothing of the model is on the hosts; every connection is open."""
+        """Nothing of the model is on the hosts, no checksum is remembered here; every connection is open."""
+        shutil.rmtree(self.env["SHOAL_CACHE_DIR"], ignore_errors=True)
         hosts = open_hosts(self.spec(names), config=self.config, sockets=str(self.lab.config.parent))
         for host in hosts.values():
             host.run(["sh", "-c", CLEAN], timeout=60)

@@ -17,7 +17,7 @@ from shoal.host.relay_store import File
 from shoal.ops.push.party import Party, Peer, Report
 from shoal.plan.push import CHAIR, PORT, missing, order, upstreams
 
-FRAME = 1 << 18
+FRAME = 1 << 20
 STALL = 60.0  # seconds in which a host gets nothing, though the one before it has more
 
 Heard: TypeAlias = "queue.SimpleQueue[tuple[str, Report | None]]"

@@ -13,6 +13,7 @@ from tests.docker.machine import Machine, join, machine, own_folder
 from shoal.errors import PreconditionFailed
 from shoal.host.local import LocalHost
 from shoal.host.wrap import WrapHost
+from shoal.ops.push import image
 from shoal.ops.push.image import Pushed, Wish, push_image
 from shoal.ops.push.transfer import Row
 from shoal.spec.cluster import parse
@@ -45,15 +46,15 @@ class Pair:
     def hosts(self) -> dict[str, WrapHost]:
         return {host.name: _host(host) for host in self.machines}
 
-    def push(self, image: str = "") -> Pushed:
+    def push(self, name: str = "") -> Pushed:
         # This machine has no Docker that answers.
         env = {"SHOAL_CACHE_DIR": self.cache}
-        return push_image(Wish(SPEC, image), self.hosts, env, Watch())
+        return push_image(Wish(SPEC, name), self.hosts, env, Watch())
 
-    def identity(self, image: str = IMAGE) -> list[str]:
+    def identity(self, name: str = IMAGE) -> list[str]:
         """The image's id and layers on each."""
         form = "{{.Id}} {{.RootFS.Layers}}"
-        return [host.run("docker", "image", "inspect", "--format", form, image).stdout for host in self.machines]
+        return [host.run("docker", "image", "inspect", "--format", form, name).stdout for host in self.machines]
 
     def left(self) -> list[str]:
         """Saved images, and programs that run on."""
@@ -93,12 +94,27 @@ def _root() -> bytes:
 
 def test_an_image_comes_to_the_engine_that_lacks_it(pair: Pair) -> None:
     """The host that has it gives it; both have one id and the same layers then; nothing is saved any more."""
+    pair.machines[0].run("docker", "image", "rm", "--force", IMAGE)
     first, again = pair.push(), pair.push()
     assert (first.origin, first.outcome.done, first.outcome.failed, first.layers) == ("two", ("one", "two"), {}, 1)
     assert (again.outcome.done, dict(again.outcome.moved)) == (("one", "two"), {})
     one, two = pair.identity()
     assert (one, first.id in one) == (two, True)
     assert pair.left() == ["", ""]
+
+
+def test_an_image_of_this_machine_comes_from_here(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine's Docker, for which the second one stands, gives it; what was saved for it is removed here too."""
+    one, two = pair.machines
+    monkeypatch.setattr(image, "LocalHost", lambda: pair.hosts["two"])
+    cache = two.work / "cache"
+    alone = SPEC.model_copy(update={"hosts": SPEC.hosts[:1]})
+    wish, hosts = Wish(alone, IMAGE), {"one": pair.hosts["one"]}
+    one.run("docker", "image", "rm", "--force", IMAGE)
+    pushed = push_image(wish, hosts, {"SHOAL_CACHE_DIR": str(cache)}, Watch())
+    assert (pushed.origin, pushed.outcome.done, pushed.outcome.failed) == ("this machine", ("one",), {})
+    assert len(set(pair.identity())) == 1
+    assert (list(cache.glob("images/*.tar")), pair.left()) == ([], ["", ""])
 
 
 def test_an_image_that_nobody_has_and_nobody_can_pull_is_told(pair: Pair) -> None:

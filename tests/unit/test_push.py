@@ -1,10 +1,12 @@
 """Pushing models and images: the chain, what is missing, what makes a model whole, what makes two images one."""
 
+import ast
 import errno
 import hashlib
 import io
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from shoal.host.relay_store import Item, Store, Sums, Trouble, scan
 from shoal.ops.push.hub import wanted
+from shoal.ops.push.party import MODULES, program
 from shoal.plan.push import lacking, missing, order, same_image, sending_order, upstreams
 
 Told = list[tuple[str, dict[str, Any]]]
@@ -172,6 +175,19 @@ IMAGE = {
 def test_an_image_is_the_same_by_id_or_by_all_that_is_in_it(change: dict[str, Any], same: bool) -> None:
     """Two stores give one image two ids; its layers, time, machine and program decide then."""
     assert same_image(IMAGE, IMAGE | change) is same
+
+
+# What runs on the hosts.
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_is_sent_is_read_by_the_oldest_python(name: str) -> None:
+    """Hosts may have Python 3.6: no newer syntax, and nothing but the standard library and itself."""
+    source = dict(json.loads(program()))[name]
+    tree = ast.parse(source, feature_version=(3, 6))
+    modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    modules |= {item.name for node in ast.walk(tree) if isinstance(node, ast.Import) for item in node.names}
+    assert {module for module in modules if module not in sys.stdlib_module_names} <= set(MODULES)
 
 
 # Files that arrive.

@@ -115,9 +115,9 @@ class Item:
 class Checker(threading.Thread):
     """Takes the digest of a part while it grows, from its first byte on, beside the one who writes it."""
 
-    def __init__(self, item: Item, changed: threading.Condition) -> None:
+    def __init__(self, item: Item, changed: threading.Condition, tell: Callable[[int], None]) -> None:
         super().__init__(daemon=True)
-        self._item, self._changed, self._turn = item, changed, item.round
+        self._item, self._changed, self._turn, self._tell = item, changed, item.round, tell
         self.digest = hashlib.sha256()
 
     def run(self) -> None:
@@ -127,7 +127,9 @@ class Checker(threading.Thread):
             while file.tell() < item.size and item.round == self._turn:
                 with self._changed:
                     self._changed.wait_for(lambda: item.got > file.tell() or item.round != self._turn)
-                self.digest.update(file.read(min(PIECE, item.got - file.tell())))
+                piece = file.read(min(PIECE, item.got - file.tell()))
+                self.digest.update(piece)
+                self._tell(len(piece))
 
 
 class Store:
@@ -190,7 +192,7 @@ class Store:
             item.file = open(item.part, "r+b" if item.got else "wb", buffering=0)
             item.file.truncate(item.got)
             item.file.seek(item.got)
-            item.checker = Checker(item, self.changed)
+            item.checker = Checker(item, self.changed, self._count)
             item.checker.start()
         return item.got
 

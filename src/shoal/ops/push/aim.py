@@ -33,7 +33,7 @@ def addresses(spec: ClusterSpec, hosts: Mapping[str, Host]) -> dict[str, str]:
     """
     if len(hosts) == 1:
         return {}
-    known = {host.name: host.fabric for host in spec.hosts}
+    known = {host.name: host.fabric for host in spec.hosts if host.name in hosts}
     if FOUND_BY_PLAN not in known.values():
         return known
     gathered = read(tuple(hosts.values()), request(NEEDS))

@@ -140,9 +140,9 @@ class Party:
 def _take_in(peer: Peer, report: Report) -> None:
     told = report["told"]
     if told == "at":
-        peer.looked = report["looked"]
         if report["bytes"] != peer.held:
-            peer.held, peer.moved, peer.note = report["bytes"], time.monotonic(), ""
+            peer.note = ""
+        peer.held, peer.looked, peer.moved = report["bytes"], report["looked"], time.monotonic()
     elif told == "ready":
         peer.have = set(report["have"])
         peer.parts = {int(index): size for index, size in report["parts"].items()}

@@ -18,7 +18,9 @@ from shoal.ops.push.party import Party, Peer, Report
 from shoal.plan.push import CHAIR, PORT, missing, order, upstreams
 
 FRAME = 1 << 20
-STALL = 60.0  # seconds in which a host gets nothing, though the one before it has more
+# Seconds in which a host gets nothing, though the one before it has more: where the way to it is broken, and where all
+# looks well, since a slow disk that takes a large file in may be silent for minutes.
+STALL, SILENCE = 60.0, 300.0
 
 Heard: TypeAlias = "queue.SimpleQueue[tuple[str, Report | None]]"
 
@@ -225,11 +227,12 @@ class _Transfer:
         now, alive = time.monotonic(), {peer.name: peer for peer in self._party.alive}
         for name, giver in self._asked.items():
             peer, before = alive.get(name), alive.get(giver)
-            if peer is None or before is None or peer.state != "takes" or now < peer.moved + STALL:
+            if peer is None or before is None or peer.state != "takes":
                 continue
-            if before.held > peer.held and now > before.moved + 1:
-                address, port = self._errand.addresses[giver], before.port
-                self._lose(peer, _stalled(peer, giver, address, port))
+            if before.held <= peer.held:
+                peer.moved = now  # there is nothing to get
+            elif now > peer.moved + (STALL if peer.note else SILENCE):
+                self._lose(peer, _stalled(peer, giver, self._errand.addresses[giver], before.port))
                 return
 
     def _lose(self, peer: Peer, error: ShoalError) -> None:
@@ -304,6 +307,6 @@ def _no_giver(name: str) -> HostUnreachable:
 def _stalled(peer: Peer, giver: str, address: str, port: int) -> HostUnreachable:
     return HostUnreachable(
         f"{peer.name} gets nothing from {giver} over {address}, port {port}",
-        why=peer.note or f"no byte came for {STALL:g} s",
+        why=peer.note or f"no byte came for {SILENCE:g} s",
         fix=f"on {peer.name}: ping {address}; and let a firewall pass port {port} between fabric addresses",
     )

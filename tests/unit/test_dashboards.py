@@ -3,6 +3,7 @@
 import json
 import re
 import stat
+from importlib.util import find_spec
 from pathlib import Path
 
 import jsonschema
@@ -61,6 +62,21 @@ def test_a_panel_asks_for_what_there_is(panel: Panel) -> None:
     assert set(named) <= series()
     needs = "gpu" if any("_gpu_" in name for name in named) else "hca" if any("_hca_" in name for name in named) else ""
     assert (panel.needs, bool(panel.about), bool(named)) == (needs, True, True)
+
+
+def test_vllm_has_what_is_shown_of_it() -> None:
+    """Each of vLLM's metrics on a dashboard, and in the simulated engine, stands in the source of the vLLM here."""
+    root = next(iter(getattr(find_spec("vllm"), "submodule_search_locations", None) or ()), None)
+    if root is None:
+        pytest.skip("vLLM is not installed")
+    known = set(re.findall(r'"(vllm:\w+)"', (Path(root) / "v1" / "metrics" / "loggers.py").read_text()))
+    simulated = {metric.name for metric in Metrics().registry.collect()}
+    shown = {
+        name for board in BOARDS for panel in board.panels for one in panel.queries for name in METRIC.findall(one.expr)
+    }
+    bare = {re.sub(r"_(total|bucket)$", "", name) for name in shown if name.startswith("vllm")}
+    assert (bare | simulated) - known == set()
+    assert len(bare) > 8
 
 
 def test_alerts_ask_for_what_there_is() -> None:

@@ -2,13 +2,18 @@
 
 import json
 import re
+import time
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tests.unit.test_snapshot import free_port, serving
 
+from shoal.agent.app import agent_app
+from shoal.agent.live import Live
+from shoal.agent.readings import Readings
 from shoal.bench.counters import NodeProof, Process
 from shoal.bench.fabric import document
 from shoal.bench.measure import Measured, Pair, Rank, Row
@@ -16,11 +21,15 @@ from shoal.bench.proof import NodeVerdict, Proof
 from shoal.bench.proof import Row as ProofRow
 from shoal.checks.base import Finding, Status
 from shoal.checks.run import Choice
+from shoal.engine.app import engine_app
 from shoal.errors import HostUnreachable
+from shoal.host import capture
 from shoal.host.fake import FakeHost
+from shoal.ops import report
 from shoal.ops.doctor import examine
+from shoal.ops.reach import Reach
 from shoal.ops.report import Contents, Running, Wish, gather
-from shoal.state.journal import Entry
+from shoal.state.journal import Entry, journal_file
 from shoal.state.live import EngineLive, FindingLive, GpuLive, HcaLive, NodeLive, ServingLive
 from shoal.state.status import (
     ClusterState,
@@ -88,8 +97,8 @@ def node(name: str, detail: str = "") -> NodeLive:
 
 def contents(words: str = "all is well") -> Contents:
     """Everything that a page can tell, with these words wherever somebody else decides them."""
-    report = examine((), (MACHINES / "spark-pair",), Choice())
-    findings = (*report.findings, Finding("x.y", words, Status.FAIL, words, words, node=words))
+    doctor = examine((), (MACHINES / "spark-pair",), Choice())
+    findings = (*doctor.findings, Finding("x.y", words, Status.FAIL, words, words, node=words))
     engine = EngineStatus(
         state=EngineState.UNREADY,
         model=words,
@@ -120,7 +129,7 @@ def contents(words: str = "all is well") -> Contents:
     )
     return Contents(
         1.7e9,
-        replace(report, findings=findings),
+        replace(doctor, findings=findings),
         running=running,
         benches=((words, measured),),
         proof=proof,
@@ -216,6 +225,37 @@ def test_a_cluster_on_other_machines(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("shoal.ops.report.reader", lambda *_: silent)
     assert "silent nobody answers: the link is down" in Seen(render(gather(Wish(file=file), {}))).text
+
+
+@pytest.mark.enable_socket
+async def test_a_cluster_that_runs_here(tmp_path: Path) -> None:
+    """Each agent and the supervisor are asked, with the key; who does not answer is named; the journal is read."""
+    head, worker = "127.0.0.1", "127.0.0.2"
+    machine = capture.load(MACHINES / "spark-pair")[0]
+    status = node("one").node.model_copy(update={"address": head})
+    bad = Finding("x.y", "it is well", Status.FAIL, "what was read", "mend it")
+    live = Live(lambda: status, Readings(lambda _: machine), lambda: (bad,), tuple)
+    told = EngineLive(engine=EngineStatus(state=EngineState.READY, model="m"), at=1.0, expected_nodes=2)
+
+    async def never() -> EngineStatus:
+        raise AssertionError("nobody asks for a token")
+
+    apps = {
+        head: agent_app(lambda: status, (live.route(lambda: "the-key"),)),
+        "127.0.0.3": engine_app(never, lambda: told, lambda: ""),
+    }
+    journal_file(tmp_path, "one").parent.mkdir()
+    entry = Entry(time.time(), "one", "up", "it is in the cluster")
+    journal_file(tmp_path, "one").write_text(entry.line() + "\n")
+    port = free_port()
+    async with serving(port, apps):
+        where = Reach((head, worker), port, "the-key", f"http://127.0.0.3:{port}", "http://e/v1", "")
+        found = await report._ask(where, {"SHOAL_STATE_DIR": str(tmp_path)})
+    assert (found.engine, found.events, found.proofs) == (told, (entry,), ())
+    assert [(one.node, len(one.hcas), one.findings[0].evidence) for one in found.nodes] == [
+        (status, 4, "what was read")
+    ]
+    assert [words.startswith(f"http://{worker}:{port}/live: ") for words in found.silent] == [True]
 
 
 def test_results_of_before(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import json
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 PIECE = 1 << 20
+READERS = min(8, os.cpu_count() or 1)  # files whose checksum is taken at once, a core each
 OLD = 7 * 86400.0  # seconds after which a part that nobody came back for is removed
 PRIVATE = ".shoal"  # folder in the store: lock, sums and parts
 TRIES = 2  # times a file is taken before its checksum is believed to be wrong
@@ -82,7 +84,9 @@ def _mark(path: str) -> List[int]:
 def scan(root: str, folders: List[str], sums: Sums, tell: Callable[[int], None] = lambda _: None) -> List[File]:
     """The files below some folders of ``root``, links followed; names that begin with a dot are nobody's weights."""
     paths = sorted(path for folder in folders for path in _walk(os.path.join(root, folder)))
-    return [(os.path.relpath(path, root), os.path.getsize(path), sums.of(path, tell=tell)) for path in paths]
+    with ThreadPoolExecutor(READERS) as readers:
+        digests = list(readers.map(lambda path: sums.of(path, tell=tell), paths))
+    return [(os.path.relpath(path, root), os.path.getsize(path), digest) for path, digest in zip(paths, digests)]
 
 
 def _walk(top: str) -> Iterator[str]:
@@ -118,12 +122,13 @@ class Checker(threading.Thread):
     def __init__(self, item: Item, changed: threading.Condition, tell: Callable[[int], None]) -> None:
         super().__init__(daemon=True)
         self._item, self._changed, self._turn, self._tell = item, changed, item.round, tell
+        self._file = open(item.part, "rb")  # now: on a full disk the part is gone before the thread begins
         self.digest = hashlib.sha256()
 
     def run(self) -> None:
         """Follow to the end, or until the part is thrown away."""
         item = self._item
-        with open(item.part, "rb") as file:
+        with self._file as file:
             while file.tell() < item.size and item.round == self._turn:
                 with self._changed:
                     self._changed.wait_for(lambda: item.got > file.tell() or item.round != self._turn)
@@ -150,8 +155,8 @@ class Store:
         """See what is there of these files."""
         self.items = [Item(index, self.root, *file) for index, file in enumerate(files)]
         self._forget_old()
-        for item in self.items:
-            self._look(item, anew)
+        with ThreadPoolExecutor(READERS) as readers:
+            list(readers.map(lambda item: self._look(item, anew), self.items))
         self.sums.save()
 
     def close(self) -> None:
@@ -171,7 +176,8 @@ class Store:
         return found
 
     def _count(self, size: int) -> None:
-        self.looked += size
+        with self.changed:
+            self.looked += size
 
     def _forget_old(self) -> None:
         meant = {item.part for item in self.items}

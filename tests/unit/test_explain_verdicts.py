@@ -318,3 +318,16 @@ def test_a_log_file_of_docker_reads_as_what_the_container_said(version: str) -> 
     assert [(one.network, one.channels, one.gdr) for one in wrapped.ranks] == [
         (one.network, one.channels, one.gdr) for one in plain.ranks
     ]
+
+
+def test_memory_for_shapes_has_an_end_and_no_line_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered of lines is forgotten when it grows, and every known line is counted all the same."""
+    monkeypatch.setattr("shoal.explain.match.MOST_SHAPES", 3)
+    words = [f"{letter} word {letter * 3}" for letter in "abcdefgh"]
+    story = Story("log")
+    for word in words:
+        story.feed([b"ValueError: no such thing", word.encode(), b"torch.OutOfMemoryError: CUDA out of memory."])
+    assert {name: (hit.line, hit.count, hit.last) for name, hit in story.hits.items()} == {
+        "other.error": (1, 8, 22),
+        "cuda.out-of-memory": (3, 8, 24),
+    }

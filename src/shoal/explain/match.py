@@ -38,52 +38,50 @@ KEYS = _by_key()
 
 
 class Matcher:
-    """Finds known lines. What a line is without its digits is remembered, where that alone decides what the line means.
+    """Finds known lines. What a line is without its digits is its shape, and keys are searched once for each shape.
 
-    A long log says few things often: so keys are searched in new things only. No key has a digit in it.
+    A long log says few things often, and no key has a digit in it: lines of one shape have the same keys.
     """
 
     def __init__(self) -> None:
-        self._shapes: dict[int, Signature | None] = {}
+        self._known: dict[int, Signature | None] = {}  # shapes that decide alone
+        self._open: dict[int, list[Entry]] = {}  # shapes of which each line must be looked at
 
     def matches(self, lines: Sequence[bytes]) -> list[Match]:
         """The known lines, in order; of several signatures that fit a line, the first of the table.
 
         Lines of one shape are one match, with their number, where the shape alone decides.
         """
+        if len(self._known) + len(self._open) > MOST_SHAPES:
+            self._known.clear()
+            self._open.clear()
         shapes = [hash(line.translate(None, DIGITS)) for line in lines]
-        # Counting and both ends of each shape are done by the interpreter's own loops: a long log has few shapes.
+        # Counting and both ends of each shape are done by the interpreter's own loops.
         counts, last = Counter(shapes), dict(zip(shapes, range(len(shapes)), strict=True))
         first = dict(zip(reversed(shapes), range(len(shapes) - 1, -1, -1), strict=True))
-        known = self._shapes
-        fresh = counts.keys() - known.keys()
-        indexes = [index for index, shape in enumerate(shapes) if shape in fresh] if fresh else []
-        found = _candidates([lines[index] for index in indexes])
-        out = []
-        for at, index in enumerate(indexes):
-            entries = found.get(at)
-            if shapes[index] in known:
-                continue
-            if entries is None:
-                known[shapes[index]] = None
-            elif match := self._first(lines, index, shapes[index], entries):
-                out.append(match)
-        out += [
+        self._learn(
+            {shape: lines[first[shape]] for shape in counts if not (shape in self._known or shape in self._open)}
+        )
+        known, still_open = self._known, counts.keys() & self._open.keys()
+        out = [
             Match(first[shape], signature, {}, count, last[shape])
             for shape, count in counts.items()
             if (signature := known.get(shape)) is not None
         ]
-        if len(known) > MOST_SHAPES:
-            known.clear()
+        each = [index for index, shape in enumerate(shapes) if shape in still_open] if still_open else []
+        found = (_first(lines, index, self._open[shapes[index]]) for index in each)
+        out += [match for match in found if match]
         return sorted(out, key=lambda match: match.index)
 
-    def _first(self, lines: Sequence[bytes], index: int, shape: int, entries: list[Entry]) -> Match | None:
-        entries.sort(key=lambda entry: entry[0])
-        _, signature, pattern = entries[0]
-        if pattern.regex is None and signature is not OTHER:
-            self._shapes[shape] = signature
-            return None  # counted with all others of its shape
-        return _first(lines, index, entries)
+    def _learn(self, fresh: dict[int, bytes]) -> None:
+        """What shapes mean, by a line of each."""
+        found = _candidates(list(fresh.values()))
+        for at, shape in enumerate(fresh):
+            entries = sorted(found.get(at, ()), key=lambda entry: entry[0])
+            if entries and (entries[0][2].regex is not None or entries[0][1] is OTHER):
+                self._open[shape] = entries
+            else:
+                self._known[shape] = entries[0][1] if entries else None
 
 
 def _candidates(lines: Sequence[bytes]) -> dict[int, list[Entry]]:

@@ -4,16 +4,20 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import openai
 import psutil
 import pytest
 from tests.engine.cluster import ENDPOINT, Chair, wait_for
+
+from shoal.render.dashboards.boards import ENGINE as BOARD
 
 pytestmark = pytest.mark.engine
 
@@ -196,6 +200,28 @@ def test_a_second_cluster_is_refused(served: Chair) -> None:
     assert "is up already" in done.stderr
     assert "shoal down" in done.stderr
     assert served.status()["state"] == "ready"
+
+
+def test_what_moves_is_told(served: Chair) -> None:
+    """The supervisor's `/live` has rates and quantiles of real answers; vLLM has every metric that is shown of it."""
+    served.shoal("ask", "What is the capital of France?")
+
+    supervisor = json.loads((served.folder / "run.json").read_text())["serve_url"]
+
+    def serving() -> dict[str, Any]:
+        with urlopen(f"{supervisor}/live", timeout=10) as reply:
+            told: dict[str, Any] = json.load(reply)["serving"] or {}
+        return told if told.get("ttft_p95_s") and told.get("tokens_per_s") and told.get("itl_p50_s") else {}
+
+    told = wait_for(serving, 30, "no rates in /live")
+    assert 0 < told["ttft_p50_s"] <= told["ttft_p95_s"]
+    assert 0 <= told["kv_cache_use"] <= 1
+    request = Request(f"{ENDPOINT}/metrics", headers={"authorization": f"Bearer {served.key()}"})
+    with urlopen(request, timeout=10) as reply:
+        text = reply.read().decode()
+    shown = {name for panel in BOARD.panels for one in panel.queries for name in re.findall(r"vllm:\w+", one.expr)}
+    assert len(shown) > 8
+    assert [name for name in sorted(shown) if f"\n{name}{{" not in text] == []
 
 
 def test_ask_prints_the_answer(served: Chair) -> None:

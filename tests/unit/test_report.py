@@ -56,6 +56,18 @@ ALLOWED = {
 }
 
 
+SERVING = ServingLive(
+    tokens_per_s=12.5,
+    ttft_p50_s=0.2,
+    ttft_p95_s=0.9,
+    itl_p50_s=0.03,
+    itl_p95_s=0.05,
+    kv_cache_use=0.25,
+    requests_running=3,
+    requests_waiting=0,
+)
+
+
 class Seen(HTMLParser):
     """The page as a browser reads it: its elements, their attributes, its text."""
 
@@ -110,7 +122,7 @@ def contents(words: str = "all is well") -> Contents:
     process = Process(file="f", pid=1, alive=True, rank=0, ranks=2, network=words, hcas=(words,), last=words)
     running = Running(
         (node("head", words), node(words)),
-        EngineLive(engine=engine, at=1.0, expected_nodes=2, serving=ServingLive(tokens_per_s=12.5, ttft_p50_s=0.2)),
+        EngineLive(engine=engine, at=1.0, expected_nodes=2, serving=SERVING),
         (NodeProof(name=words, address="10.0.0.1", processes=(process,)),),
         (Entry(1.0, words, words, words, "error"),),
         (words,),

@@ -114,7 +114,7 @@ def _serving(serving: ServingLive | None) -> Iterator[tuple[str, str]]:
         ("inter-token latency", serving.itl_p50_s, serving.itl_p95_s),
     ):
         yield title, "" if half is None else f"median {half:.3g} s, p95 {_number(most)} s"
-    running, waiting = (_number(value, "{:d}") for value in (serving.requests_running, serving.requests_waiting))
+    running, waiting = (_number(value, "{:.0f}") for value in (serving.requests_running, serving.requests_waiting))
     yield "requests", f"{running} running, {waiting} waiting"
     yield "KV cache in use", _number(serving.kv_cache_use, "{:.0%}")
 

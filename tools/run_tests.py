@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PYTEST = (sys.executable, "-m", "pytest", "-q")
 # Levels with real parts, in their order: what they need is in CONTRIBUTING.md.
-REAL = ("contract", "ray", "vm", "lab", "fleet", "docker", "engine")
+REAL = ("contract", "ray", "vm", "lab", "fleet", "web", "docker", "engine")
 
 STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("format", (str(BIN / "ruff"), "format", "--check", "--quiet")),

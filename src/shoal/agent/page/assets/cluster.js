@@ -85,7 +85,7 @@ function drawRow(item, node, width) {
   text(head.children[1], name);
   text(head.children[2], state);
   const restarts = node.node.restarts ? `Ray restarts: ${node.node.restarts}` : "";
-  const about = [role, address === name ? "" : address, stage && stage.toLowerCase() !== state ? stage : "", restarts];
+  const about = [role, address === name ? "" : address, stage && stage.toLowerCase() !== state && nodeHealth(state) === "busy" ? stage : "", restarts];
   text(head.children[3], about.filter(Boolean).join(" · "));
   text(detail, node.node.detail ?? "");
   shown(detail, Boolean(node.node.detail));
@@ -112,7 +112,7 @@ function drawPort(line, hca) {
     health(line, "none");
     text(device, "no RDMA port");
     text(gbps, "");
-    return text(rest, "its traffic goes over its network interface");
+    return text(rest, "over its network interface");
   }
   const state = portHealth(hca);
   health(line, state);
@@ -208,7 +208,7 @@ function railsInSum(list, nodes, width) {
     const here = ports.map((one) => one[index]).filter(Boolean);
     const down = here.filter((hca) => portHealth(hca) === "bad").length;
     const names = [...new Set(here.map((hca) => hca.device))];
-    const sum = (field) => here.reduce((all, hca) => all + (hca[field] ?? 0), 0);
+    const sum = (field) => (here.some((hca) => hca[field] !== undefined) ? here.reduce((all, hca) => all + (hca[field] ?? 0), 0) : undefined);
     health(item, !here.length ? "none" : down ? "bad" : here.some((hca) => portHealth(hca) === "warn") ? "warn" : "good");
     text(item.children[1], names.length === 1 ? names[0] : `rail ${index + 1}`);
     text(item.children[2], here.length ? ` in ${short(sum("received_gbps"))}, out ${short(sum("sent_gbps"))} Gb/s · ${here.length - down} of ${here.length} ports active` : " no RDMA port");

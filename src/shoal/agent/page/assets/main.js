@@ -23,18 +23,21 @@ function merge(target, patch) {
   }
 }
 
+function sentence(level, words, command_) {
+  const place = find("#verdict");
+  health(place, level);
+  text(find(".words", place), words);
+  document.title = `${{ good: "✓", busy: "…", warn: "▲", bad: "✕" }[level]} shoal`;
+  const fix = find(".fix", place);
+  shown(fix, Boolean(command_));
+  if (fix.dataset.shown === command_) return;
+  fix.dataset.shown = command_;
+  fix.replaceChildren(...(command_ ? [command(command_)] : []));
+}
+
 function show(changed) {
   const verdict = tree.verdict ?? { level: "busy", words: "" };
-  const place = find("#verdict");
-  health(place, verdict.level);
-  text(find(".words", place), verdict.words);
-  const fix = find(".fix", place);
-  shown(fix, Boolean(verdict.fix));
-  if (fix.dataset.shown !== (verdict.fix ?? "")) {
-    fix.dataset.shown = verdict.fix ?? "";
-    fix.replaceChildren(...(verdict.fix ? [command(verdict.fix)] : []));
-  }
-  document.title = `${{ good: "✓", busy: "…", warn: "▲", bad: "✕" }[verdict.level]} shoal`;
+  sentence(verdict.level, verdict.words, verdict.fix ?? "");
   showEngine(tree);
   showCluster(tree, changed);
   showLists(tree, changed);
@@ -55,7 +58,10 @@ function fresh(is) {
   const live = find("#live");
   health(live, is ? "good" : "bad");
   attribute(document.body, "data-stale", String(!is));
-  text(find(".words", live), is ? "live" : heard ? `stale since ${clock(heard)}: the head's agent is silent, trying again` : "the head's agent is silent, trying again");
+  text(find(".words", live), is ? "live" : heard ? `stale since ${clock(heard)}, trying again` : "trying again");
+  if (is) return;
+  // What was well then may not be so now: the old sentence must not stand.
+  sentence("bad", `The head's agent does not answer.${heard ? ` What is shown below was so at ${clock(heard)}.` : ""}`, "");
 }
 
 async function open() {

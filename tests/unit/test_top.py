@@ -2,6 +2,7 @@
 
 import pytest
 from rich.text import Text
+from textual.pilot import Pilot
 from textual.widgets import DataTable, Static, TabbedContent
 
 from shoal.errors import NotRunning
@@ -147,8 +148,19 @@ def test_nothing_that_a_node_says_is_obeyed_by_the_terminal() -> None:
 
 
 def content(app: Top, name: str) -> str:
-    shown = app.query_one(name, Static).content
+    """What that part shows; empty until it is there."""
+    found = app.query(name)
+    shown = found.first(Static).content if found else ""
     return shown.plain if isinstance(shown, Text) else str(shown)
+
+
+async def until(pilot: Pilot[None], app: Top, words: str) -> str:
+    """The verdict, once it has these words; as it is after a while where it does not get them."""
+    for _ in range(500):
+        await pilot.pause(0.01)
+        if words in content(app, "#verdict"):
+            break
+    return content(app, "#verdict")
 
 
 async def test_the_screen_has_what_the_document_says_and_keys_choose_the_tab() -> None:
@@ -159,14 +171,13 @@ async def test_the_screen_has_what_the_document_says_and_keys_choose_the_tab() -
 
     app = Top(look)
     async with app.run_test(size=(120, 40)) as pilot:
-        await app.workers.wait_for_complete()
+        assert (await until(pilot, app, "is lost")).startswith("✗ Node w is lost")
         seen = []
         for key in "rfen":
             await pilot.press(key)
             seen.append(app.query_one(TabbedContent).active)
         rows = [app.query_one(f"#{name}-table", DataTable).row_count for name in ("node", "rail")]
         assert (seen, rows) == (["rails", "findings", "events", "nodes"], [2, 1])
-        assert content(app, "#verdict").startswith("✗ Node w is lost")
 
 
 async def test_an_agent_that_falls_silent_makes_the_screen_stale() -> None:
@@ -181,11 +192,7 @@ async def test_an_agent_that_falls_silent_makes_the_screen_stale() -> None:
 
     app = Top(look, every=0.01)
     async with app.run_test(size=(120, 40)) as pilot:
-        for _ in range(200):
-            await pilot.pause(0.01)
-            if "stale" in content(app, "#verdict"):
-                break
-        shown = content(app, "#verdict")
+        shown = await until(pilot, app, "stale")
         assert shown.startswith("✗ stale since ")
         assert shown.endswith("the head's agent does not answer\n  connection refused")
         assert app.query_one("#node-table", DataTable).row_count == 2
@@ -198,6 +205,5 @@ async def test_a_head_that_never_answered_is_no_stale_one() -> None:
         raise NotRunning("the head's agent does not answer", fix="shoal status")
 
     app = Top(look)
-    async with app.run_test(size=(120, 40)):
-        await app.workers.wait_for_complete()
-        assert content(app, "#verdict") == "✗ the head's agent does not answer\n  shoal status"
+    async with app.run_test(size=(120, 40)) as pilot:
+        assert await until(pilot, app, "does not answer") == "✗ the head's agent does not answer\n  shoal status"

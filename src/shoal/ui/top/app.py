@@ -73,10 +73,15 @@ class Top(App[None]):
             self.run_worker(self._refresh_all(), exit_on_error=True)
 
     async def _refresh_all(self) -> None:
+        live: ClusterLive | ShoalError
         try:
             live = await self._look()
         except ShoalError as error:
-            self._stale(error)
+            live = error
+        if not self.query("#verdict"):
+            return  # the screen is not there yet, or is being taken down
+        if isinstance(live, ShoalError):
+            self._stale(live)
             return
         self._live, self._at = live, time.time()
         self._rates.add(live)

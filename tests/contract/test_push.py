@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -113,6 +115,18 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def slow(lab: Lab) -> Iterator[None]:
+    """This machine's cable carries 10 MB/s, so that there is a middle in which something can happen."""
+    device = lab.place.places["gpu-1"][1].rpartition("-")[0]
+    limit = ("root", "tbf", "rate", "80mbit", "burst", "64kb", "latency", "50ms")
+    subprocess.run(["tc", "qdisc", "add", "dev", device, *limit], check=True, timeout=20)
+    try:
+        yield
+    finally:
+        subprocess.run(["tc", "qdisc", "del", "dev", device, "root"], check=True, timeout=20)
+
+
 def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
@@ -134,7 +148,7 @@ def test_an_interrupted_push_leaves_no_half_file_and_goes_on_where_it_stood(empt
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with slow(empty), pytest.raises(KeyboardInterrupt):
         empty.push(watch=Watch(SHARD // 2, interrupt))
     meant = digests(empty.model)
     assert all(empty.sums(name).items() <= meant.items() for name in NAMES)
@@ -185,7 +199,8 @@ def test_a_full_disk_is_told_and_the_others_get_it(empty: Lab) -> None:
 def test_a_host_that_is_lost_does_not_keep_the_others_from_it(empty: Lab) -> None:
     """The middle one's cable is pulled: the one behind asks the one before it. What ran on it ends by itself."""
     try:
-        outcome = empty.push(watch=Watch(1, lambda: empty.place.cable("gpu-2", up=False))).outcome
+        with slow(empty):
+            outcome = empty.push(watch=Watch(1, lambda: empty.place.cable("gpu-2", up=False))).outcome
     finally:
         empty.place.cable("gpu-2", up=True)
     assert (outcome.done, type(outcome.failed["gpu-2"])) == (("gpu-1", "gpu-3"), HostUnreachable)

@@ -111,10 +111,10 @@ def test_no_change_starts_nothing() -> None:
 
 
 def test_a_serving_option_starts_the_supervisor_alone() -> None:
-    """How the model is split concerns no agent; the API's port does: the head's agent has it on its page."""
+    """Neither how the model is split nor the API's port concerns an agent: the page asks for the port."""
     split = PROCESS.replace("model: /data/model", "model: {name: /data/model, tensor-parallel: 2}")
     assert started(split) == [("gpu-1", "engine")]
-    assert started(f"{PROCESS}serving: {{port: 9000}}\n") == [("gpu-1", "agent"), ("gpu-1", "engine")]
+    assert started(f"{PROCESS}serving: {{port: 9000}}\n") == [("gpu-1", "engine")]
 
 
 def test_a_workers_variable_starts_its_agent_and_the_engine() -> None:

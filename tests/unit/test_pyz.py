@@ -230,3 +230,11 @@ def test_the_guard_needs_the_standard_library_alone(file: Path, owners: dict[str
 def test_a_foreign_import_would_be_noticed(file: Path) -> None:
     """The gate of these tests keeps a module from what it is closed for."""
     assert "psutil is not brought by vLLM" in imported("shoal.agent.main", file, ["psutil"])
+
+
+def test_the_page_is_read_from_the_file(file: Path) -> None:
+    """A browser gets the same files out of the archive as out of a folder."""
+    program = "from shoal.agent.page.routes import assets; import json; print(json.dumps(sorted(assets())))"
+    done = run(sys.executable, "-c", program, PYTHONPATH=str(file))
+    folder = ROOT / "src/shoal/agent/page/assets"
+    assert json.loads(done.stdout) == sorted(path.name for path in folder.iterdir())

@@ -15,7 +15,7 @@ PACKAGES = {
     "docker": ("docker.io", "docker-compose"),
     "faults": ("faketime",),
     "rdma": ("rdma-core", "perftest", "ibverbs-providers", "ibverbs-utils", "infiniband-diags"),
-    "web": ("chromium",),
+    "web": ("chromium", "tmux"),
     "vm": ("qemu-system-x86", "busybox-static", "cpio"),
     "metrics": ("prometheus",),
 }

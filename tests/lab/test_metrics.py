@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -166,3 +167,29 @@ def test_every_query_has_an_answer(lab: Lab, tmp_path: Path) -> None:
         firing = [one["labels"]["alertname"] for one in told("alerts")["alerts"] if one["state"] == "firing"]
     assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
     assert firing == []
+
+
+def test_the_page_about_a_cluster(lab: Lab, tmp_path: Path) -> None:
+    """`shoal report`, as in the head's container: each node, the engine, what happened, and none of its keys."""
+    run, head = lab.record.run, lab.host("head")
+    token = lab.folder / "ray.token"
+    env = {
+        **os.environ,
+        "SHOAL_EXPECT": ",".join(f"{host.address}:1" for host in lab.record.hosts),
+        "VLLM_HOST_IP": head.address,
+        "RAY_ADDRESS": f"{head.address}:6379",
+        "RAY_MODE": "head",
+        "MODEL_NAME": "simulated",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "SHOAL_API_KEY_FILE": run.api_key_file,
+        "SHOAL_STATE_DIR": str(head.disk / "state"),
+    }
+    out = tmp_path / "report.html"
+    argv = (sys.executable, "-m", "shoal", "report", "-o", str(out))
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    page = out.read_text()
+    wanted = ("n1", "n2", "ready", "simulated", "tokens a second", "first token", "is in the cluster with 1 GPU")
+    assert [words for words in wanted if words not in page] == []
+    secrets = [Path(run.api_key_file).read_text().strip(), token.read_text().strip()]
+    assert [one for one in secrets if one in page] == []

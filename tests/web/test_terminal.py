@@ -52,7 +52,8 @@ def terminal(lab: Lab, tmp_path: Path) -> Iterator[Terminal]:
     cluster.wait_ready(lab, 150)
     run = lab.record.run
     shown = Terminal(tmp_path / "tmux")
-    command = f"{sys.executable} -m shoal top --agent {run.nodes[0].agent_url} --key-file {run.api_key_file}"
+    own = "env -u COLUMNS -u LINES"  # the size is the terminal's, whatever the environment of the tests says
+    command = f"{own} {sys.executable} -m shoal top --agent {run.nodes[0].agent_url} --key-file {run.api_key_file}"
     shown.tmux("new-session", "-d", "-s", "top", "-x", str(WIDTH), "-y", str(HEIGHT), command)
     yield shown
     if sessions(shown):

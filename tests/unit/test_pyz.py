@@ -20,7 +20,7 @@ from shoal.agent.selfpath import archive, importable
 from shoal.ops import pyz
 
 ROOT = Path(__file__).resolve().parents[2]
-# What vLLM has required itself since 0.10.1, by distribution (DESIGN 3); what these bring comes with them.
+# What vLLM has required itself since 0.10.1, by distribution; what these bring comes with them.
 BROUGHT = ("pydantic", "psutil", "prometheus-client", "starlette", "uvicorn", "pyyaml", "aiohttp")
 NAMES = ("python3.11", "python3.12", "python3.13", "python3.14")
 VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"

@@ -1,4 +1,4 @@
-"""The table of DESIGN 4: every variable that a node's ``.env`` may hold, whoever reads it.
+"""Every variable that a node's ``.env`` may hold, whoever reads it.
 
 Made from it: the validation of shoal's own settings, ``shoal env check``, the rendered ``.env`` files, what Ray's
 workers inherit, and the reference page.

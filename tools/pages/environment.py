@@ -8,6 +8,7 @@ from shoal.plan.local import LocalSpec, plan_local
 from shoal.plan.node import Setting
 from shoal.plan.parallel import on_cpu
 from shoal.plan.ports import node_ports
+from shoal.plan.push import PORT as PUSH_PORT
 from shoal.spec.env_table import CONTAINER, GPU, MODELS, NODE, RAY, UNREAD
 from shoal.spec.env_table_nccl import FABRIC, NCCL
 from shoal.spec.registry import builtin
@@ -132,7 +133,10 @@ def ports() -> str:
         f"Each further node has the next address, and the next {block.max_worker + 1} ports of Ray's. "
         f"The ports {block.min_worker} to {block.max_worker} of each block are for Ray's worker processes.\n\n"
         "Ray and torch open further sockets whose address or port cannot be chosen: "
-        "[SECURITY.md](../../SECURITY.md) names them.\n",
+        "[SECURITY.md](../../SECURITY.md) names them.\n\n"
+        "On several machines every node has the first block, and port 8700, on its own address. Ray's GCS is at "
+        f"6379 unless\n`RAY_ADDRESS` says otherwise, and {PUSH_PORT} is open while models or images are pushed. "
+        "[Close the nodes' ports](../how-to/close-the-ports.md)\nlists all of them.\n",
     )
 
 

@@ -5,7 +5,9 @@ from shoal.spec.registry import RESERVED, builtin
 
 REGISTRY = """\
 A model registry is a YAML file. Each key names one model. Give the file to `shoal up --local` with `--models FILE`,
-and choose a key with `--model KEY`. The keys of the file come on top of the built-in ones; an equal key replaces one.
+and choose a key with `--model KEY`. In `shoal.yaml` these are `model.registry` and `model.name`; in a head's
+folder for containers, the file `models.yaml` and `MODEL_NAME` in `.env`. The keys of the file come on top of the
+built-in ones; an equal key replaces one.
 
 ```yaml
 my-model:

@@ -91,7 +91,7 @@ def status_page() -> str:
         "The same parts come from the endpoints: an agent answers `/status` with a [NodeStatus](#nodestatus), "
         "the supervisor with an [EngineStatus](#enginestatus).\n\n"
         "Exit code of `shoal status`, with `--json` or without: 0 while the state is `ready`, 4 where it is `down`, "
-        "1 for all others.\n",
+        "1 for all others.\nWith `-f FILE` it is 3 where no host can be asked.\n",
         *(f"## {part.__name__}\n\n{field_table(part)}" for part in parts),
         *(f"## {kind.__name__}\n\n{state_table(kind, meanings)}" for kind, meanings in states),
     )

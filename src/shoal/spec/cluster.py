@@ -173,7 +173,7 @@ class ServingSpec(Part):
     )
     port: Annotated[int, Field(strict=True, ge=1, le=65535)] = Field(default=8000, description="its port")
     api_key: Annotated[str, AfterValidator(_api_key)] = Field(
-        default="generate", description="generate, none, env:VARIABLE or file:PATH"
+        default="generate", description="generate, env:VARIABLE or file:PATH; `none` is refused by `shoal plan`"
     )
 
 

@@ -221,9 +221,9 @@ WRONG = {
     ("SHOAL_OBJECT_STORE_MB", "10"): (
         "Input should be greater than or equal to 75; expected cap of Ray's object store, MiB"
     ),
-    ("SHOAL_JOIN_TIMEOUT", "0"): f"{POSITIVE}; expected seconds until a join or the gate is given up",
+    ("SHOAL_JOIN_TIMEOUT", "0"): f"{POSITIVE}; expected seconds until a join is given up, and begun again",
     ("SHOAL_JOIN_TIMEOUT", "nan"): (
-        "Input should be a finite number; expected seconds until a join or the gate is given up"
+        "Input should be a finite number; expected seconds until a join is given up, and begun again"
     ),
     (
         "SHOAL_LOST_AFTER",

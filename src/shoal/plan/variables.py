@@ -54,7 +54,7 @@ NODE = (
     Variable("SHOAL_PORT_BASE", "first of the 100 ports that this node's Ray uses", "27000"),
     Variable("SHOAL_AGENT_PORT", "port of the agent; the same on every node", "8700"),
     Variable("SHOAL_OBJECT_STORE_MB", "cap of Ray's object store, MiB; vLLM needs next to none", "200"),
-    Variable("SHOAL_JOIN_TIMEOUT", "seconds until a join, or the gate, is given up", "120"),
+    Variable("SHOAL_JOIN_TIMEOUT", "seconds until a join is given up, and begun again", "120"),
     Variable("SHOAL_LOST_AFTER", "seconds of silence until a node counts as lost", "30"),
     Variable("SHOAL_RESTARTS", "restarts within ten minutes before shoal gives up", "5"),
     Variable("SHOAL_LOG", "`story` for people, `json` for machines", "story"),

@@ -100,7 +100,7 @@ NODE = (
         "number",
         "120",
         _BOTH,
-        "seconds until a join or the gate is given up",
+        "seconds until a join is given up, and begun again",
         "join_timeout",
         above=0,
     ),

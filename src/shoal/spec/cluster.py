@@ -191,10 +191,12 @@ class ClusterSpec(Part):
     )
     serving: ServingSpec = Field(default=ServingSpec(), description="the endpoint")
     runtime: Literal["compose", "process", "local"] = Field(
-        default="compose", description="containers, processes without containers, or loopback nodes on this machine"
+        default="compose",
+        description="containers, processes without containers; local is refused: see `shoal up --local`",
     )
     python: Annotated[str, AfterValidator(_folder)] | None = Field(
-        default=None, description="runtime process: the Python of every host that has vLLM and Ray, as an absolute path"
+        default=None,
+        description="runtime process: absolute path of every host's Python with vLLM, and with Ray where Ray is wanted",
     )
     model_cache: Annotated[str, AfterValidator(_folder)] | None = Field(
         default=None,

@@ -1,6 +1,6 @@
-"""``shoal``: the node agent, the engine supervisor, the health check, or the command line.
+"""``shoal``: the node agent, the engine supervisor, the keeper, the relay, the health check, or the command line.
 
-The first three run inside containers and start without the command line's libraries.
+All but the last run inside containers or on hosts, and start without the command line's libraries.
 """
 
 import sys

@@ -36,7 +36,7 @@ def test_programs_of_a_cluster_count(argv: list[str]) -> None:
         [""],
         ["-bash"],
         ["sleep", "60"],
-        ["/bin/bash", "-c", "cd /work && python -m shoal agent"],
+        ["/bin/bash", "-c", "cd /srv && python -m shoal agent"],
         ["sh", "-c", "tail /tmp/ray/session_latest/logs/x"],
         [PYTHON, "-m", "shoaling"],
         [PYTHON, "/srv/shoal/.venv/bin/pytest", "tests/ray/test_ray_facts.py"],

@@ -1,7 +1,7 @@
 """Which processes of this node are the engine's: the actors below our own raylet, by Ray's and vLLM's titles.
 
 Nothing that is not a descendant of the ``ray start`` which this agent started is ever looked at, so no foreign Ray is
-touched. Ray's own helpers and workers without work stay: a raylet ends when one of its helpers does.
+touched. Ray's own agents and workers without work stay: a raylet ends when one of its agents does.
 """
 
 import asyncio

@@ -90,6 +90,6 @@ class PreconditionFailed(ShoalError):
 
 
 class StartFailed(ShoalError):
-    """It was started, did not come up, and was taken down again."""
+    """It was started, and did not come up. A local cluster was taken down again."""
 
     exit_code = 6

@@ -112,7 +112,12 @@ def exit_codes() -> str:
                 ("2", "every verb", "An unknown verb, option or value."),
                 ("4", code("shoal status"), "Nothing is up."),
                 ("78", "`shoal agent`, `shoal serve`", "A setting is wrong. Do not restart it: nothing would change."),
-                ("130", code("shoal up"), "Interrupted before it was ready. All that was started was taken down."),
+                (
+                    "130",
+                    code("shoal up"),
+                    "Interrupted before it was ready. With `--local`, all that was started was taken down.",
+                ),
+                ("130", "`shoal down`, `shoal push-model`, `shoal push-image`", "Interrupted. The same call goes on."),
             ),
         ),
     )

@@ -376,6 +376,12 @@ def test_the_prediction_in_the_environment_in_force(
     assert (row.gid_index, row.gid_type, row.usable) == (index, kind, usable)
 
 
+def test_what_is_set_so_already_needs_no_undo() -> None:
+    """An undo that sets the very value would be none."""
+    found = plan_fabric(pair("mlx5_0", "mlx5_0", env={"NCCL_IB_HCA": "=mlx5_0"}), NEW).nodes[0]
+    assert (found.settings[0].value, found.settings[0].undo) == ("=mlx5_0", "nothing: it is set so already")
+
+
 def test_a_filter_that_matches_nothing() -> None:
     """NCCL would fall back to sockets without a word: the plan says it, and names what is there."""
     found = plan_fabric(pair("mlx5_0", "mlx5_0", env={"NCCL_IB_HCA": "=mlx5_7"}), NEW).nodes[0]

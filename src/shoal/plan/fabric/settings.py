@@ -70,12 +70,14 @@ def settings_for(situation: Situation) -> tuple[FabricSetting, ...]:
     """The node's settings."""
     env = situation.node.facts.env or {}
     return tuple(
-        FabricSetting(name, value, reason, evidence, confidence, _undo(name, env.get(name, "")))
+        FabricSetting(name, value, reason, evidence, confidence, _undo(name, env.get(name, ""), value))
         for name, value, reason, evidence, confidence in _wishes(situation)
     )
 
 
-def _undo(name: str, before: str) -> str:
+def _undo(name: str, before: str, value: str) -> str:
+    if before == value:
+        return "nothing: it is set so already"
     return f"{name}={before}" if before else f"remove {name}"
 
 

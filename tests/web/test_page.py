@@ -3,26 +3,18 @@
 One cluster serves all tests, in any order: each begins when all is well.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
 from tests.web.conftest import WISH
-from tests.web.visit import Visit, growing, until, visit
+from tests.web.visit import Visit, aside, growing, until, visit
 
 from shoal.lab import cluster, faults
 from shoal.lab.cluster import Lab
 
 pytestmark = pytest.mark.web
-
-
-def aside(do: Callable[..., Any], *words: Any) -> Any:
-    """In a thread of its own: Playwright's loop runs in this one."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(do, *words).result()
 
 
 @pytest.fixture

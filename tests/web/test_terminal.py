@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.web.visit import SHOTS, aside
 
 from shoal.lab import cluster, faults
 from shoal.lab.cluster import Lab
 
-SHOTS = Path(__file__).resolve().parents[2] / "build" / "web"
 WIDTH, HEIGHT = 120, 36
 
 
@@ -49,7 +49,7 @@ def terminal(lab: Lab, tmp_path: Path) -> Iterator[Terminal]:
     """``shoal top`` on that cluster, which is ready."""
     if shutil.which("tmux") is None:
         pytest.skip("there is no tmux")
-    cluster.wait_ready(lab, 150)
+    aside(cluster.wait_ready, lab, 150)
     run = lab.record.run
     shown = Terminal(tmp_path / "tmux")
     own = "env -u COLUMNS -u LINES"  # the size is the terminal's, whatever the environment of the tests says
@@ -64,7 +64,7 @@ def test_top_shows_a_node_that_is_lost_and_comes_back(terminal: Terminal, lab: L
     """The sentence names the node while it is away, and that all is well before and afterwards; q ends it."""
     assert "All is well" in terminal.until(lambda screen: "All is well" in screen, 60)
     terminal.keep("well")
-    faults.strike(lab, faults.FAULTS["kill"], faults.Target(lab.host("n2"), "raylet"))
+    aside(faults.strike, lab, faults.FAULTS["kill"], faults.Target(lab.host("n2"), "raylet"))
     assert "n2 is lost" in terminal.until(lambda screen: "n2 is lost" in screen, 20)
     terminal.keep("lost")
     terminal.tmux("send-keys", "-t", "top", "e")

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request
@@ -52,6 +54,12 @@ class Visit:
 def visit(context: BrowserContext, url: str) -> Visit:
     """A new tab at the page's address."""
     return Visit(context.new_page(), url)
+
+
+def aside(do: Callable[..., Any], *words: Any) -> Any:
+    """In a thread of its own: Playwright's loop runs in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(do, *words).result()
 
 
 def until(true: Callable[[], bool], page: Page, seconds: float = 40.0) -> None:

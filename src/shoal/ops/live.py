@@ -70,7 +70,12 @@ class LiveSource:
             if reply.status == 401:
                 return None
             reply.raise_for_status()
-            return await reply.content.read(LONGEST)
+            found = b""
+            async for part in reply.content.iter_any():  # one read gives what has come so far, not all
+                found += part
+                if len(found) > LONGEST:
+                    raise ShoalError(f"{self._url} answers with more than {LONGEST} bytes", fix="shoal logs")
+            return found
 
     async def _enter(self) -> None:
         led_to = await self._post("/login", {"key": self._key()})

@@ -75,6 +75,14 @@ def test_room_and_commands(tmp_path: Path) -> None:
     assert told["left"] == {"b": "there was no room for more"}
 
 
+def test_a_secret_is_known_without_room(tmp_path: Path) -> None:
+    """Logs may fill the room before its secrets come: these are read all the same, to be taken out of the logs."""
+    (tmp_path / "a").write_text("12345")
+    (tmp_path / "b.key").write_text("secret")
+    told = collect.collect({**WANTED, "folders": {"": str(tmp_path)}, "room": 5})
+    assert (told["secrets"], told["left"]) == (["secret"], {"b.key": "it is a secret"})
+
+
 def test_secrets_are_known_from_everywhere() -> None:
     """A secret of one file is taken out of all: of an environment file also a short one, by its name."""
     files = {

@@ -27,8 +27,10 @@ def collect(request: Dict[str, Any]) -> Dict[str, Any]:
     room = request["room"]
     for name, folder in sorted(request["folders"].items()):
         for path, where in found(name, os.path.expanduser(folder)):
-            data, why = end_of(where, min(request["most"], room))
-            if any(fnmatch.fnmatch(os.path.basename(path), pattern) for pattern in request["secrets"]):
+            secret = any(fnmatch.fnmatch(os.path.basename(path), pattern) for pattern in request["secrets"])
+            # A secret takes no room, and has to be known to be taken out of the rest.
+            data, why = end_of(where, request["most"] if secret else min(request["most"], room))
+            if secret:
                 secrets.append(data.decode("utf-8", "replace"))
                 why = "it is a secret"
             elif not why and b"\0" in data:

@@ -75,6 +75,15 @@ def test_room_and_commands(tmp_path: Path) -> None:
     assert told["left"] == {"b": "there was no room for more"}
 
 
+def test_a_file_that_goes_meanwhile_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that runs renames and removes files while they are listed."""
+    (tmp_path / "a").write_text("12345")
+    listed = [(str(tmp_path), [], ["a", "gone"])]
+    monkeypatch.setattr(os, "walk", lambda _: iter(listed))
+    told = collect.collect({**WANTED, "folders": {"": str(tmp_path)}})
+    assert (list(told["files"]), told["left"]) == (["a"], {})
+
+
 def test_a_secret_is_known_without_room(tmp_path: Path) -> None:
     """Logs may fill the room before its secrets come: these are read all the same, to be taken out of the logs."""
     (tmp_path / "a").write_text("12345")

@@ -52,7 +52,11 @@ def found(name: str, folder: str) -> Iterator[Tuple[str, str]]:
         for item in sorted(names):
             where = os.path.join(place, item)
             below = os.path.relpath(where, os.path.realpath(folder))
-            if stat.S_ISREG(os.lstat(where).st_mode) and not item.endswith(".pyz"):
+            try:
+                regular = stat.S_ISREG(os.lstat(where).st_mode)
+            except OSError:
+                continue  # it went meanwhile: a cluster that runs writes files beside others, and renames them
+            if regular and not item.endswith(".pyz"):
                 yield (name + "/" + below).lstrip("/"), where
 
 

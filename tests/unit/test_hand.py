@@ -191,6 +191,11 @@ def test_an_id_that_another_process_has_now_is_not_ended(root: str, started: dic
     assert handed.lives(started)
 
 
+def test_a_program_that_ended_at_once_does_not_run() -> None:
+    """It was gone before its start time could be read: that it is gone now is no sign that it is the one."""
+    assert handed.lives({"pid": 1 << 30, "ticks": -1, "boot": handed.boot_id()}) is False
+
+
 def test_what_is_left_over_is_swept(
     root: str, started: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

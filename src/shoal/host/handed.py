@@ -74,7 +74,8 @@ def ticks_of(pid: int) -> int:
 
 def lives(unit: Dict[str, Any]) -> bool:
     """Whether that very process still runs: an id alone may have been given to another."""
-    return bool(unit.get("pid")) and unit.get("boot") == boot_id() and ticks_of(unit["pid"]) == unit.get("ticks")
+    born = ticks_of(unit["pid"]) if unit.get("pid") and unit.get("boot") == boot_id() else -1
+    return born != -1 and born == unit.get("ticks")
 
 
 def unit_file(root: str, name: str) -> str:

@@ -196,6 +196,28 @@ def test_a_program_that_ended_at_once_does_not_run() -> None:
     assert handed.lives({"pid": 1 << 30, "ticks": -1, "boot": handed.boot_id()}) is False
 
 
+@pytest.mark.parametrize(
+    ("code", "says", "told"),
+    [
+        (1, "Error: No such container: ray-head", None),
+        (127, "[Errno 2] No such file or directory: 'docker'", None),
+        (1, "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", "docker inspect ray-head: Cannot"),
+        (124, "docker did not answer within 20 s", "docker inspect ray-head: docker did not answer"),
+    ],
+)
+def test_a_docker_that_does_not_answer_has_stopped_nothing(
+    root: str, code: int, says: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a container that Docker does not know is none; one that could not be asked for may run."""
+    monkeypatch.setattr(handed, "said", lambda *_: (code, "", says))
+    step = {"do": "stop", "unit": "agent", "container": "ray-head", "project": "shoal-lab", "grace": 1}
+    found = hand.work({"root": root, "steps": [step]})
+    if told is None:
+        assert found == {"answers": [False], "error": None}
+    else:
+        assert found["error"]["why"].startswith(told)
+
+
 def test_what_is_left_over_is_swept(
     root: str, started: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

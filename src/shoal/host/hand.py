@@ -249,7 +249,9 @@ def end_unit(root: str, step: Step) -> bool:
 def remove_container(name: str, step: Step) -> bool:
     """Stop and remove a container of this cluster's project; whether there was one."""
     form = '{{index .Config.Labels "com.docker.compose.project"}}'
-    code, out, _ = handed.said(["docker", "inspect", "--format", form, name])
+    code, out, err = handed.said(["docker", "inspect", "--type", "container", "--format", form, name])
+    if code not in (0, 127) and "no such" not in err.lower():
+        raise Refused("docker inspect %s: %s" % (name, (err or out).strip()))  # it may well run
     if code or out.strip() != step["project"]:
         return False
     grace = str(int(step["grace"]))

@@ -112,6 +112,13 @@ def test_an_engine_that_began_anew() -> None:
     assert told.tokens_per_s == 2.0
 
 
+def test_a_histogram_begins_anew_as_a_whole() -> None:
+    """A bucket that has more than before its engine began anew has not grown by the difference."""
+    before = Reading(buckets={"vllm:time_to_first_token_seconds": {0.1: 5.0, 1.0: 100.0, math.inf: 100.0}})
+    after = Reading(buckets={"vllm:time_to_first_token_seconds": {0.1: 6.0, 1.0: 6.0, math.inf: 6.0}})
+    assert between(before, after, 10).ttft_p95_s == pytest.approx(0.095)
+
+
 def test_one_reading_tells_gauges_only() -> None:
     """There is no rate without a second reading."""
     served = Served().take(text(tokens=5, every=5), 100.0)

@@ -126,7 +126,9 @@ def _growth(before: Reading, after: Reading, names: Sequence[str]) -> Buckets:
     for name in names:
         old, new = before.buckets.get(name), after.buckets.get(name)
         if old is not None and new is not None:
-            return {bound: _grown(old.get(bound, 0.0), count) or 0.0 for bound, count in new.items()}
+            if any(count < old.get(bound, 0.0) for bound, count in new.items()):
+                return new  # begun anew, in all its buckets: some may have more than before already
+            return {bound: count - old.get(bound, 0.0) for bound, count in new.items()}
     return {}
 
 

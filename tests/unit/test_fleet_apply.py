@@ -289,6 +289,16 @@ def test_which_release_is_gone_back_to() -> None:
         back(current="new", served="gone")
 
 
+@pytest.mark.parametrize("told", ['{"status": {"state": "ready"}}', '{"answer": {}}', '{"status": {"sta', "[1]"])
+def test_another_versions_answer_is_an_error_in_words(told: str) -> None:
+    """The release that runs may be older or newer than the operator's shoal: that is told, with what mends it."""
+    made = plan()
+    host = FakeHost(replies={" ".join(reach.relay(FakeHost(), made)[1]): f"{relay.MARK}{told}\n"}, name="gpu-1")
+    for ask in (reach.status, reach.live):
+        with pytest.raises(HostError, match="gpu-1: shoal relay answers, but not as one of this version"):
+            ask(host, made)
+
+
 def test_the_head_is_asked_over_ssh() -> None:
     """With processes by the release's own file, in containers inside the agent's; what does not answer is told."""
     made = plan()

@@ -3,7 +3,9 @@
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from shoal.engine.client import Answer
 from shoal.errors import CommandFailed, ShoalError
@@ -21,6 +23,7 @@ from shoal.state.status import ClusterStatus
 
 PATIENCE = 30.0
 ANSWERS_WITHIN = 320.0
+D = TypeVar("D", bound=BaseModel)
 
 
 def record(plan: FleetPlan, created: float, *, api_key_file: str = "") -> RunRecord:
@@ -63,8 +66,7 @@ def status(host: Host, plan: FleetPlan, created: float = 0.0, node: NodeDeployme
     keeper = node or plan.head
     state = INSIDE if plan.runtime == "compose" else f"{keeper.root}/{STATE}"
     question = {"record": record(plan, created, api_key_file=f"{state}/{API_KEY}").model_dump(mode="json")}
-    told = _ask(host, plan, question, PATIENCE, keeper)
-    return ClusterStatus.model_validate(told["status"])
+    return _part(host, _ask(host, plan, question, PATIENCE, keeper), "status", ClusterStatus)
 
 
 def live(head: Host, plan: FleetPlan) -> ClusterLive:
@@ -74,7 +76,7 @@ def live(head: Host, plan: FleetPlan) -> ClusterLive:
         ShoalError: the head's agent does not answer, or the head could not be asked.
     """
     question = {"record": record(plan, 0).model_dump(mode="json"), "live": True}
-    return ClusterLive.model_validate(_ask(head, plan, question, PATIENCE, plan.head)["live"])
+    return _part(head, _ask(head, plan, question, PATIENCE, plan.head), "live", ClusterLive)
 
 
 def ask(head: Host, plan: FleetPlan, question: str, max_tokens: int = 64) -> Answer:
@@ -89,6 +91,19 @@ def ask(head: Host, plan: FleetPlan, question: str, max_tokens: int = 64) -> Ans
     return Answer(str(found["text"]), int(found["tokens"]), float(found.get("seconds") or time.time() - began))
 
 
+def _part(host: Host, told: Mapping[str, Any], name: str, kind: type[D]) -> D:
+    """A part of an answer. The release that runs there may be another version's."""
+    try:
+        return kind.model_validate(told.get(name))
+    except ValidationError as error:
+        raise _foreign(host, str(error).splitlines()[0]) from error
+
+
+def _foreign(host: Host, why: str) -> CommandFailed:
+    what = f"{host.name}: shoal relay answers, but not as one of this version"
+    return CommandFailed(what, why=why, fix="shoal up   # brings this version there")
+
+
 def _ask(
     host: Host, plan: FleetPlan, question: Mapping[str, Any], timeout: float, node: NodeDeployment
 ) -> dict[str, Any]:
@@ -98,7 +113,10 @@ def _ask(
     if not line:
         said = (result.err or result.out).strip().splitlines()[-1:] or ["it printed nothing"]
         raise CommandFailed(f"{host.name}: shoal relay ended with code {result.code}", why=said[0])
-    told = dict(json.loads(line.removeprefix(MARK)))
+    try:
+        told = dict(json.loads(line.removeprefix(MARK)))
+    except (ValueError, TypeError) as wrong:
+        raise _foreign(host, f"it printed {line[:80]!r}") from wrong
     if error := told.get("error"):
         raise ShoalError(error["what"], why=error["why"], fix=error["fix"])
     return told

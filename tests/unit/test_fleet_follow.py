@@ -69,6 +69,18 @@ def test_it_is_shown_until_it_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watch(monkeypatch, iter(told)) == [STARTING, READY]
 
 
+def test_the_lock_too_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head that does not answer for a moment, just when the lock is to be taken again, is not given up."""
+    lost: list[ShoalError] = [HostUnreachable("gpu-1")]
+
+    def take(_: Lock) -> None:
+        if lost:
+            raise lost.pop()
+
+    monkeypatch.setattr(Lock, "take", take)
+    assert watch(monkeypatch, iter([STARTING, READY])) == [STARTING, READY]
+
+
 def refusal(monkeypatch: pytest.MonkeyPatch, told: Iterator[ClusterStatus | ShoalError], ended: str = "") -> str:
     with pytest.raises(StartFailed) as raised:
         watch(monkeypatch, told, ended)

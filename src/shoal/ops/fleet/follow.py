@@ -44,8 +44,8 @@ def until_ready(watch: Watch) -> ClusterStatus:
     created, head = time.time(), watch.hosts[watch.plan.head.name]
     said = "nothing yet"
     while True:
-        watch.lock.take()
         try:
+            watch.lock.take()
             status = reach.status(head, watch.plan, created)
         except HostError as error:
             # The agent's container may not be there yet; a host that is gone is not waited for.

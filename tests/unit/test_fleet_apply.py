@@ -4,6 +4,7 @@ import json
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.unit.fleet_hosts import COMPOSE, PROCESS, facts, plan, seen, standing, stands
@@ -15,8 +16,9 @@ from shoal.host.fake import FakeHost
 from shoal.host.send import carry_out
 from shoal.ops import relay
 from shoal.ops.fleet import apply, down, reach, verbs
+from shoal.ops.fleet import lock as lock_module
 from shoal.ops.fleet.desk import Desk
-from shoal.ops.fleet.lock import locked
+from shoal.ops.fleet.lock import Lock, locked
 from shoal.plan.fleet import FleetPlan, PlannedFile, PlannedSecret
 from shoal.plan.fleet_changes import changes
 from shoal.spec.cluster import parse
@@ -205,6 +207,24 @@ def test_the_lock_names_its_owner(place: Place) -> None:
         pass
 
 
+def test_the_lock_is_kept_from_stage_to_stage(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All stages together last longer than the lock: each asks for it again, and ends where another has it by now."""
+    host, root, now = place.hosts["gpu-1"], str(place.root("gpu-1")), [1000.0]
+    monkeypatch.setattr(lock_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(hand, "time", SimpleNamespace(time=lambda: now[0]))
+    with locked(host, root, "up") as lock:
+        course = verbs.Course("up", FILE, desk(tmp_path), "abc", place.said.append, lock)
+        for stage in ("pushing", "stopping", "starting"):
+            now[0] += 100
+            course.at(stage)
+        with pytest.raises(AlreadyRunning):
+            Lock(host, root, "down").take()
+        now[0] += 1000
+        Lock(host, root, "down").take()
+        with pytest.raises(AlreadyRunning, match="changes this cluster just now: shoal down"):
+            course.at("waiting")
+
+
 def desk(folder: Path, **env: str) -> Desk:
     found = Desk(folder / "desk", env)
     found.make()
@@ -250,7 +270,7 @@ def test_how_far_a_command_came(tmp_path: Path) -> None:
     """An error and Ctrl-C say the last stage and the next command; what came to its end has nothing to tell."""
     own = desk(tmp_path)
     said: list[str] = []
-    course = verbs.Course("up", Path("shoal.yaml"), own, "abc", said.append)
+    course = verbs.Course("up", Path("shoal.yaml"), own, "abc", said.append, Lock(FakeHost(), "/r", "up"))
 
     def go(stage: str, error: BaseException) -> None:
         with verbs.told_where(course):

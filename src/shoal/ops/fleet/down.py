@@ -65,12 +65,17 @@ def down(file: Path, env: Mapping[str, str], note: Callable[[str], None], *, pur
 
 
 def _on_all(reached: Reached, note: Callable[[str], None], *, purge: bool) -> list[str]:
-    with locked(reached.hosts[reached.keeper], reached.root(reached.keeper), "down"):
+    with locked(reached.hosts[reached.keeper], reached.root(reached.keeper), "down") as lock:
+
+        def stage(words: str) -> None:
+            note(words)
+            lock.keep()
+
         plan = next((plan for one in reached.standings.values() if (plan := former(one))), None)
         refuse_unread(reached, plan)
         names = [name for name in reached.standings if plan and plan.node(name)]
-        done = take_down(plan, names, reached.hosts, note) if plan else []
-        return done + (_purge(reached, plan, note) if purge else [])
+        done = take_down(plan, names, reached.hosts, stage) if plan else []
+        return done + (_purge(reached, plan, stage) if purge else [])
 
 
 def refuse_unread(reached: Reached, plan: FleetPlan | None) -> None:

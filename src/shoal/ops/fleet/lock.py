@@ -5,7 +5,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from shoal.errors import AlreadyRunning, HostError
 from shoal.host.base import Host
@@ -39,6 +39,15 @@ class Lock:
                 fix="wait until that has ended, then try again",
             )
         self._asked = time.monotonic()
+
+    def keep(self) -> None:
+        """Take it again at a stage's beginning: the stages together last longer than it does.
+
+        Raises:
+            AlreadyRunning: it had ended, and somebody else has it.
+        """
+        with suppress(HostError):  # where the head cannot be asked, the stage says so
+            self.take()
 
     def _ask(self, seconds: float) -> dict[str, str]:
         step = {"do": "lock", "owner": self._owner, "verb": self._verb, "key": self._key, "seconds": seconds}

@@ -40,6 +40,7 @@ class Course:
     own: Desk
     release: str
     tell: Callable[[str], None]
+    lock: Lock
     stage: str = "looking at the hosts"
 
     def at(self, stage: str) -> None:
@@ -47,6 +48,7 @@ class Course:
         self.stage = stage
         self.own.note(self.verb, stage, self.release)
         self.tell(stage)
+        self.lock.keep()
 
     def done(self) -> None:
         """It has come to its end."""
@@ -89,7 +91,7 @@ def up(file: Path, env: Mapping[str, str], speaker: Speaker, patience: float) ->
     chair.desk.make()
     head = chair.plan.head
     with locked(chair.hosts[head.name], head.root, "up") as lock:
-        course = Course("up", file, chair.desk, chair.plan.digest, speaker.note)
+        course = Course("up", file, chair.desk, chair.plan.digest, speaker.note, lock)
         # Between the first look and the lock, another operator may have been here.
         there = tuple(chair.hosts.values())
         standings = every(there, look(chair.spec, there))
@@ -169,7 +171,7 @@ def rollback(file: Path, env: Mapping[str, str], speaker: Speaker, patience: flo
     own.make()
     chair = Chair(file, spec, known, standings, plan, own)
     with locked(hosts[head.name], plan.head.root, "rollback") as lock:
-        course = Course("rollback", file, own, plan.digest, speaker.note)
+        course = Course("rollback", file, own, plan.digest, speaker.note, lock)
         now = every(tuple(known.values()), look(spec, tuple(known.values())))
         _require_release(plan, now)
         with told_where(course):

@@ -172,7 +172,7 @@ class Relay:
         try:
             with line:
                 self._answer(line, caller)
-        except (OSError, ValueError):
+        except (OSError, ValueError, LookupError, TypeError):
             pass  # the caller went, or said what nobody asked: it asks again, or it was no node
         finally:
             self._callers.release()
@@ -181,7 +181,7 @@ class Relay:
         line.settimeout(HANDSHAKE)
         nonce = secrets.token_hex(16)
         line.sendall(nonce.encode() + b"\n")
-        told = json.loads(_read_line(line))
+        told = json.loads(_read_line(line, time.monotonic() + HANDSHAKE))
         index, offset = int(told["file"]), int(told["offset"])
         if not hmac.compare_digest(str(told["proof"]), _proof(self._token, nonce, index, offset)):
             self.tell("refused", caller=caller)
@@ -232,17 +232,22 @@ def _proof(token: str, nonce: str, index: int, offset: int) -> str:
 
 def _ask(line: socket.socket, token: str, index: int, offset: int) -> None:
     """Ask for a file from there on; ValueError where that is refused."""
-    nonce = _read_line(line)
+    until = time.monotonic() + HANDSHAKE
+    nonce = _read_line(line, until)
     asked = {"file": index, "offset": offset, "proof": _proof(token, nonce, index, offset)}
     line.sendall(json.dumps(asked).encode() + b"\n")
-    if _read_line(line) != "ok":
+    if _read_line(line, until) != "ok":
         raise ValueError("it refused the token")
 
 
-def _read_line(line: socket.socket) -> str:
-    """A short line, byte by byte: what follows it is not ours."""
+def _read_line(line: socket.socket, until: float) -> str:
+    """A short line, byte by byte: what follows it is not ours. All of it has to come by then, not each byte anew."""
     told = b""
     while not told.endswith(b"\n"):
+        left = until - time.monotonic()
+        if left <= 0:
+            raise ValueError("it took too long")
+        line.settimeout(left)
         piece = line.recv(1)
         if not piece or len(told) > 512:
             raise ValueError("it broke off")

@@ -1,6 +1,8 @@
 """The relay of a push, and those who call it: any program on the fabric may."""
 
 import socket
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Self
 
@@ -56,3 +58,16 @@ def test_a_caller_who_speaks_slowly_is_hung_up_on(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(relay, "time", SimpleNamespace(monotonic=lambda: now[0]))
     assert (answered(Slow()), got) == ([], [9.0, 18.0])
+
+
+def test_a_chair_that_is_lost_in_the_middle_of_a_piece_is_silent() -> None:
+    """The relay ends, and lets go of port and lock, though its input stays open and half of an order is there."""
+    code = "from shoal.host import relay; relay.PATIENCE = relay.TICK = 0.1; relay.main()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
+        assert child.stdin is not None
+        child.stdin.write(b'{"do": "put", "file": 0, "at": 0, "size": 100}\nhalf')
+        child.stdin.flush()
+        try:
+            assert child.wait(20) == 1
+        finally:
+            child.kill()

@@ -297,13 +297,25 @@ class Chair:
         threading.Thread(target=self._tick, daemon=True).start()
         words = sys.stdin.buffer
         for line in iter(words.readline, b""):
-            self._busy = True  # what takes long here is no silence of the other side
             order = json.loads(line.decode())
-            self._do(order, words.read(order.get("size", 0)))
+            data = self._listen(words, order.get("size", 0))
+            self._busy = True  # what takes long here is no silence of the other side
+            self._do(order, data)
             self._heard, self._busy = time.monotonic(), False
         if self.relay.store:
             self.relay.store.close()
         os._exit(0)  # threads that wait for somebody are not waited for
+
+    def _listen(self, words: Any, size: int) -> bytes:
+        """The data that follow an order. A chair that is lost in the middle of them is silent too."""
+        data = bytearray()
+        while len(data) < size:
+            self._heard = time.monotonic()
+            piece = words.read1(size - len(data))
+            if not piece:
+                break
+            data += piece
+        return bytes(data)
 
     def _do(self, order: Dict[str, Any], data: bytes) -> None:
         relay = self.relay

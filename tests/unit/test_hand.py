@@ -176,6 +176,22 @@ def test_a_program_is_started_once_and_ended_with_its_children(root: str, starte
     assert one(root, "look")["units"]["agent"]["digest"] == ""
 
 
+@pytest.mark.parametrize("kind", ["link", "open"])
+def test_a_folder_that_others_write_to_is_not_used(root: str, tmp_path: Path, kind: str) -> None:
+    """Sockets of the engine lie in it: whoever made it below /tmp before us could put his own there."""
+    push(root, "a")
+    folder = tmp_path / "t"
+    (tmp_path / "other").mkdir()
+    if kind == "link":
+        folder.symlink_to(tmp_path / "other")
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    step = {"unit": "agent", "log": f"{root}/logs/agent.log", "folders": [str(folder)], "env": {}, "argv": ["true"]}
+    assert refusal(root, "start", **step) == f"{folder} is not a folder of this user's alone: remove it"
+    assert names(f"{root}/logs") == []
+
+
 def test_shared_memory_that_goes_by_itself_is_no_error(tmp_path: Path) -> None:
     """What is gone, and what is in use, is not removed."""
     path = tmp_path / "psm_1"

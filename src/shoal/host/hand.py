@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -141,6 +142,14 @@ def make_root(root: str) -> None:
         handed.write(root + "/made", "\n".join(made).encode(), 0o600)
 
 
+def make_own(folder: str) -> None:
+    """A folder that only this user writes to. Below /tmp anybody may have made one of its name before."""
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise Refused("%s is not a folder of this user's alone: remove it" % folder)
+
+
 def above(root: str) -> List[str]:
     """The folders between the home and the root, innermost first."""
     home, found = os.path.expanduser("~"), []
@@ -199,7 +208,7 @@ def start(root: str, step: Step) -> Dict[str, Any]:
     if handed.lives(handed.json_of(handed.unit_file(root, step["unit"]))):
         raise Refused("%s runs already" % step["unit"])
     for folder in step["folders"]:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        make_own(folder)
     log = step["log"]
     if os.path.exists(log):
         os.rename(log, log + ".1")

@@ -135,3 +135,10 @@ def test_what_is_left_is_counted() -> None:
     """A secret that stands in bytes in any spelling is told."""
     data = f"a {KEY} b {json.dumps(KEY)}".encode()
     assert left_in(data, [KEY, "nothing-of-it"]) == {KEY: 2}
+
+
+def test_one_long_word_is_one_look() -> None:
+    """A long line costs its length, not the square of it: for that this would take minutes."""
+    word = "ab-" * 60_000
+    redactor = Redactor()
+    assert redactor.text(f"token {word}db://me:hush@host") == f"token {word}db://me:{MASK}@host"

@@ -32,7 +32,8 @@ _HEADER = re.compile(
     r"(?!null|true|false|[\[{])(?P<value>[^\"'\\\r\n]+)"
 )
 _BEARER = re.compile(r"(?i)\bbearer[ =]+(?P<value>[\w+/=~.-]{8,})")
-_USER = re.compile(r"(?i)\b[a-z][a-z0-9+.-]*://[^\s/:@]*:(?P<value>[^\s/@]+)(?=@)")
+# Of the scheme its last letter: looked for from its beginning, one long word takes the square of its length.
+_USER = re.compile(r"[A-Za-z0-9+.-]://[^\s/:@]*:(?P<value>[^\s/@]+)(?=@)")
 _SHAPE = re.compile(
     r"(?P<value>\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
     r"|glpat-[\w-]{16,}|nvapi-[\w-]{16,}|xox[abposr]-[\w-]{10,}|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[\w-]{30,}"

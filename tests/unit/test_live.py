@@ -139,6 +139,17 @@ def test_a_driver_in_trouble_is_left_alone_for_a_while(trouble: Reply) -> None:
     assert Readings(lambda _: Snapshot("n", replies={line: trouble}))._read_gpus() == ((), 60.0)
 
 
+def test_what_cannot_be_killed_is_asked_less_and_less() -> None:
+    """Each question to it would leave a thread for good: GPUs whose command never ended, ports whose file did not."""
+    line = " ".join(GPUS.commands[0].argv)
+    stuck = Snapshot("n", errors={"/sys/class/infiniband/mlx5_0/ports/1/state": "ETIMEDOUT"})
+    well = Snapshot("n", replies={line: Reply(124)})
+    told = iter([*[stuck] * 8, well, stuck])
+    readings = Readings(lambda _: next(told))
+    assert [readings._read_gpus()[1] for _ in range(5)] == [60.0, 120.0, 240.0, 480.0, 960.0]
+    assert [readings._read_hcas()[1] for _ in range(5)] == [60.0, 120.0, 240.0, 1.0, 60.0]
+
+
 def test_a_driver_that_hangs_holds_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks gets what was read last; the reading that hangs is not begun a second time."""
     monkeypatch.setattr("shoal.agent.readings.PATIENCE", 0.01)

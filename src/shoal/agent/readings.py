@@ -43,6 +43,8 @@ GPUS = Request(commands=(Command(("nvidia-smi", f"--query-gpu={COLUMNS}", "--for
 HCAS_EVERY, GPUS_EVERY = 1.0, 5.0
 # Where the driver did not answer: each further question may hang as well.
 AFTER_TROUBLE = 60.0
+# What cannot even be killed holds a thread, and a process, for good: each further question comes later.
+AFTER_HANG = 3600.0
 PATIENCE = 1.0
 MIB = 1 << 20
 
@@ -120,6 +122,18 @@ class _Source(Generic[T]):
             self._stale, self._task = time.monotonic() + good_for, None
 
 
+class _Rest:
+    """How long a source is left alone."""
+
+    def __init__(self) -> None:
+        self._hung = 0.0
+
+    def after(self, usual: float, *, hangs: bool) -> float:
+        """Seconds until the next question; twice as long each time that one still hangs at its deadline."""
+        self._hung = min(AFTER_HANG, max(AFTER_TROUBLE, 2 * self._hung)) if hangs else 0.0
+        return self._hung or usual
+
+
 @dataclass(frozen=True)
 class Reading:
     """GPUs and HCAs; ``at`` is when the HCAs were read, for it is their counters that rates are made of."""
@@ -134,6 +148,7 @@ class Readings:
 
     def __init__(self, look: Look) -> None:
         self._look = look
+        self._rest_gpus, self._rest_hcas = _Rest(), _Rest()
         self._gpus: _Source[tuple[GpuLive, ...]] = _Source((), self._read_gpus)
         self._hcas: _Source[tuple[float, tuple[HcaLive, ...]]] = _Source((time.time(), ()), self._read_hcas)
 
@@ -147,8 +162,10 @@ class Readings:
         facts = parse_gpu(snapshot)
         if facts.installed is False:
             return (), float("inf")  # no driver comes to a running agent without a restart
-        return gpus(snapshot), AFTER_TROUBLE if facts.gpus is None else GPUS_EVERY
+        usual = AFTER_TROUBLE if facts.gpus is None else GPUS_EVERY
+        return gpus(snapshot), self._rest_gpus.after(usual, hangs=not snapshot.replies)
 
     def _read_hcas(self) -> tuple[tuple[float, tuple[HcaLive, ...]], float]:
         snapshot = self._look(HCAS)
-        return (snapshot.taken or time.time(), hcas(snapshot)), HCAS_EVERY
+        rest = self._rest_hcas.after(HCAS_EVERY, hangs="ETIMEDOUT" in snapshot.errors.values())
+        return (snapshot.taken or time.time(), hcas(snapshot)), rest

@@ -1,6 +1,7 @@
 """A plan carried out on hosts that are folders of this machine: pushed, switched, started, stopped, remembered."""
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -125,6 +126,24 @@ def test_from_nothing_to_running_and_back(place: Place) -> None:
         "stopping agent of gpu-2",
         "stopping agent of gpu-1",
     ]
+
+
+def test_what_a_failed_push_left_is_purged_too(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk was full: there is no release, but the cluster's folder is there; and a second time nothing is."""
+    place.pushed()
+    for name in place.hosts:
+        (release,) = (place.root(name) / "releases").iterdir()
+        shutil.rmtree(release)
+    monkeypatch.setattr(down, "open_file", lambda _: (parse(PROCESS, "shoal.yaml"), place.hosts))
+
+    def look(*_: object, **__: object) -> list[Standing]:
+        return [one.model_copy(update={"home": str(place.homes[name])}) for name, one in place.standings().items()]
+
+    monkeypatch.setattr(down, "look", look)
+    env = {"SHOAL_STATE_DIR": str(tmp_path / "mine")}
+    told = [f"removed {place.root(name)} on {name}" for name in place.hosts]
+    assert [down.down(FILE, env, place.said.append, purge=yes) for yes in (False, True, True)] == [[], told, []]
+    assert [list(home.iterdir()) for home in place.homes.values()] == [[], []]
 
 
 def test_what_another_version_started_is_not_taken_for_nothing() -> None:

@@ -33,6 +33,10 @@ class Reached:
         """The cluster's folder on a host."""
         return root_of(self.standings[name].home, self.spec.cluster)
 
+    def anything(self, *, purge: bool) -> bool:
+        """Whether there is something to do: releases, or where all goes also what a push left that failed."""
+        return any(one.releases or (purge and one.place == self.root(name)) for name, one in self.standings.items())
+
     @property
     def keeper(self) -> str:
         """The host that keeps the lock: the head, or the first that answered where that does not."""
@@ -53,7 +57,7 @@ def down(file: Path, env: Mapping[str, str], note: Callable[[str], None], *, pur
     standings = {name: answer for name, answer in answers.items() if isinstance(answer, Standing)}
     lost = {name: answer for name, answer in answers.items() if isinstance(answer, ShoalError)}
     reached = Reached(spec, hosts, standings)
-    done = _on_all(reached, note, purge=purge) if any(one.releases for one in standings.values()) else []
+    done = _on_all(reached, note, purge=purge) if reached.anything(purge=purge) else []
     if lost:
         error = next(iter(lost.values()))
         error.what = f"{', '.join(lost)} could not be asked, and may still run it: {error.what}"

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,14 @@ from shoal.plan.fleet import FleetPlan
 
 pytestmark = pytest.mark.fleet
 WHOLE = {"gpu-1 agent", "gpu-1 engine", "gpu-2 agent", "gpu-3 agent", "gpu-4 agent"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(fleet: Fleet) -> Iterator[None]:
+    """A test that fails in the middle leaves no cluster to the next."""
+    yield
+    if (fleet.folder / "shoal.yaml").exists():
+        fleet.shoal("down", "-f", "shoal.yaml", "--purge", code=None)
 
 
 def restarted(before: dict[str, int], after: dict[str, int]) -> set[str]:

@@ -147,8 +147,7 @@ class Watch:
     async def look_at_ray(self) -> None:
         """Ask every host's raylet five times a second."""
         while True:
-            answers = await asyncio.gather(*(serving(*raylet, timeout=1.0) for raylet in self._raylets))
-            if not all(answers):
+            if not all(await asyncio.gather(*(answers_at(*raylet) for raylet in self._raylets))):
                 self.no_ray.append(time.monotonic())
             await asyncio.sleep(0.2)
 
@@ -214,12 +213,17 @@ async def measure(side: str, lab: Lab, name: str, word: str, lasts: float) -> tu
     return lab, row, watch.load_seconds if restarted else 0.0
 
 
-def raylets(lab: Lab) -> list[tuple[str, int]]:
-    """Address and port of every host's raylet."""
+async def answers_at(address: str, ports: tuple[int, ...]) -> bool:
+    """Whether a raylet answers at one of these ports, which it takes in turn."""
+    return any(await asyncio.gather(*(serving(address, port, timeout=1.0) for port in ports)))
+
+
+def raylets(lab: Lab) -> list[tuple[str, tuple[int, ...]]]:
+    """Address of every host's raylet, and the ports that it may have."""
     found = []
     for host in lab.record.hosts:
         env = dict(read_services((Path(host.folder) / "services.json").read_text())[0].env)
-        found.append((host.address, node_ports(agent_settings(env).port_base).node_manager))
+        found.append((host.address, node_ports(agent_settings(env).port_base).node_managers))
     return found
 
 

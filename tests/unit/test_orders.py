@@ -16,6 +16,7 @@ from shoal.agent.orders import Node, Orders
 from shoal.agent.proof import NcclFiles, Prover, Who
 from shoal.agent.ray_executor import RayExecutor
 from shoal.agent.talk import Board, talk_routes
+from shoal.agent.turns import Turns
 from shoal.engine.clear import Cleared, judge
 from shoal.host.fake import FakeHost
 from shoal.log import EventLog, redactor
@@ -33,7 +34,8 @@ def node_of(folder: Path, take: Callable[[str], None]) -> Node:
     log = EventLog(io.StringIO())
     who = Who("w", "10.0.0.2", None, cpu=True, env=env)
     prover = Prover(FakeHost(), who, NcclFiles(folder / "nccl"))
-    executor = RayExecutor(agent_settings(env), log, prover, lambda: None, lambda pid: None, folder, "w")
+    turns = Turns(FakeHost(), folder / "turn")
+    executor = RayExecutor(agent_settings(env), log, prover, lambda: None, lambda pid: None, folder, "w", turns)
     return Node("w", folder, folder, folder / "w.jsonl", executor, take)
 
 

@@ -1,5 +1,7 @@
 """``ray start``: argv and environment."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +98,15 @@ def test_the_ports_of_a_node() -> None:
         min_worker=30020,
         max_worker=30099,
     )
+
+
+def test_each_start_of_a_worker_s_raylet_has_another_port_than_the_one_before() -> None:
+    """The block's spare ports are taken in turn; nothing else moves, and none is a worker process's."""
+    first = ports_of(settings("worker"))
+    seen = [first.at_turn(turn).node_manager for turn in range(14)]
+    assert seen == [27001, *range(27008, 27020), 27001]
+    assert replace(first.at_turn(5), node_manager=27001) == first
+    assert "--node-manager-port=27012" in start_argv("python", settings("worker"), 1, "", 5)
 
 
 def test_the_head_alone_has_a_gcs_and_a_client_server() -> None:

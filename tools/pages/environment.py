@@ -7,7 +7,7 @@ from pages.markdown import code, page, table
 from shoal.plan.local import LocalSpec, plan_local
 from shoal.plan.node import Setting
 from shoal.plan.parallel import on_cpu
-from shoal.plan.ports import node_ports
+from shoal.plan.ports import SPARE, node_ports
 from shoal.plan.push import PORT as PUSH_PORT
 from shoal.spec.env_table import CONTAINER, GPU, MODELS, NODE, RAY, UNREAD
 from shoal.spec.env_table_nccl import FABRIC, NCCL
@@ -131,7 +131,9 @@ def ports() -> str:
             ((address, str(port), what, code(mover(what))) for address, port, what in plan.listening()),
         ),
         f"Each further node has the next address, and the next {block.max_worker + 1} ports of Ray's. "
-        f"The ports {block.min_worker} to {block.max_worker} of each block are for Ray's worker processes.\n\n"
+        f"The ports {block.min_worker} to {block.max_worker} of each block are for Ray's worker processes. "
+        "A worker's node manager has the first port\n"
+        f"when it starts for the first time, and then {SPARE[0]} to {SPARE[-1]} of its block in turn.\n\n"
         "Ray and torch open further sockets whose address or port cannot be chosen: "
         "[SECURITY.md](../../SECURITY.md) names them.\n\n"
         "On several machines every node has the first block, and port 8700, on its own address. Ray's GCS is at "

@@ -32,6 +32,7 @@ from shoal.agent.readings import Readings
 from shoal.agent.stages import Action, Observation, Rules, Stage, State
 from shoal.agent.supervise import become_subreaper, reap_orphans
 from shoal.agent.talk import Board, talk_routes
+from shoal.agent.turns import Turns
 from shoal.checks.base import Finding
 from shoal.errors import ShoalError
 from shoal.facts.versions import is_cpu_build, versions
@@ -66,6 +67,7 @@ class Agent:
             settings.restart_window,
         )
         folder = Path(settings.state_dir or settings.temp_dir)
+        self._folder = folder
         self._logs = folder / "logs"
         self._journal = journal_file(folder, self._name())
         self._family = FamilyFile(self._host, folder / f"agent-{self._name()}.json")
@@ -131,7 +133,8 @@ class Agent:
         settings, log, prover, heart = self._settings, self._log, self._prover, self._heart
         if kind is ExecutorKind.MP:
             return MpExecutor(settings, log, prover, heart, self._born, self._logs, self._name())
-        return RayExecutor(settings, log, prover, heart.head, self._born, self._logs, self._name())
+        turns = Turns(self._host, self._folder / f"raylet-{self._name()}.turn")
+        return RayExecutor(settings, log, prover, heart.head, self._born, self._logs, self._name(), turns)
 
     def _born(self, pid: int) -> None:
         self._family.remember(family.of(self._host, [pid]))

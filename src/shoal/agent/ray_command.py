@@ -23,11 +23,11 @@ def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address).is_loopback
 
 
-def start_argv(python: str, settings: AgentSettings, gpus: int, mark: str = "") -> tuple[str, ...]:
+def start_argv(python: str, settings: AgentSettings, gpus: int, mark: str = "", turn: int = 0) -> tuple[str, ...]:
     """The command that runs this node's Ray in the foreground. ``mark`` is a resource by which this very raylet is
-    known in the GCS's table: address and port are those of its predecessors, too.
+    known in the GCS's table: its address is that of its predecessors, too. ``turn`` is how many there were.
     """
-    ports = ports_of(settings)
+    ports = ports_of(settings).at_turn(turn)
     argv = [
         python, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats",
         f"--node-ip-address={settings.address}",

@@ -16,6 +16,7 @@ from shoal.agent.raylet_socket import RayletSocket
 from shoal.agent.stages import Observation, Stage
 from shoal.agent.supervise import Child
 from shoal.agent.talk import Handler
+from shoal.agent.turns import Turns
 from shoal.agent.verify import judge
 from shoal.errors import ShoalError
 from shoal.facts.grpc_health import REFUSED, Health, serving
@@ -38,6 +39,7 @@ class RayExecutor:
         born: Callable[[int], None],
         folder: Path,
         name: str,
+        turns: Turns,
     ) -> None:
         self._settings = settings
         self._log = log
@@ -47,6 +49,7 @@ class RayExecutor:
         self._logs = folder
         self._name = name
         self._ports = ray_command.ports_of(settings)
+        self._turns = turns
         self._socket = RayletSocket()
         self._ray: Child | None = None
         self._verifier: Child | None = None
@@ -121,7 +124,10 @@ class RayExecutor:
             preflight.forget_head(Path(self._settings.temp_dir), self._settings.head)
         if words := self._prover.renew():
             self._log("nccl", words)
-        argv = ray_command.start_argv(sys.executable, self._settings, gpus, self._mark)
+        # A head's raylet has a GCS of its own, which knew none before it.
+        turn = self._turns.take() if self._settings.mode == "worker" else 0
+        self._ports = ray_command.ports_of(self._settings).at_turn(turn)
+        argv = ray_command.start_argv(sys.executable, self._settings, gpus, self._mark, turn)
         log = self._logs / f"{self._name}.ray.log"
         self._ray = Child.start(argv, env=self._child_env(), log=log, cwd=Path(self._settings.temp_dir))
         self._born(self._ray.pid)

@@ -1,8 +1,9 @@
 """Which ports a node's Ray uses: one block of a hundred, all named, none left to chance."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 BLOCK = 100
+SPARE = range(8, 20)  # of a block: ports that a raylet which starts again takes, in turn
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,21 @@ class NodePorts:
             "Ray metrics": self.metrics_export,
         }
         return {"Ray GCS": self.gcs, "Ray client server": self.client_server} | ports if head else ports
+
+    @property
+    def node_managers(self) -> tuple[int, ...]:
+        """The ports that raylets of this node take in turn, the first one first."""
+        base = self.metrics_export - 6
+        return (base + 1, *(base + number for number in SPARE))
+
+    def at_turn(self, turn: int) -> "NodePorts":
+        """The ports of the start with that number: its raylet listens on another than the one before it.
+
+        The GCS tries to reach a raylet that died less and less often. A new one at the same address and port is behind
+        that same wait: the GCS cannot reach it, calls it dead after a few checks, and what a placement that failed had
+        taken stays in its books. Seen with Ray 2.60 after an absence of 14 s.
+        """
+        return replace(self, node_manager=self.node_managers[turn % len(self.node_managers)])
 
 
 def node_ports(base: int, gcs: int | None = None) -> NodePorts:

@@ -87,7 +87,7 @@ def test_a_gcs_that_hangs_fences_the_worker_and_is_replaced(nodes: Pair) -> None
 def test_everything_is_in_the_journals(nodes: Pair) -> None:
     """What happened can be read afterwards, from the node and over its endpoint; no line holds the token."""
     kinds = {event.kind for event in nodes.worker.events()}
-    assert {"wait_head", "join", "verify", "up", "backoff"} <= kinds
+    assert {"wait_head", "join", "verify", "up"} <= kinds
     told = nodes.worker.ask("/events")
     assert [one["kind"] for one in told] == [event.kind for event in nodes.worker.events()][: len(told)]
     assert nodes.worker.token not in json.dumps(told)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.ssh_hosts import SshHosts, ssh_hosts
+from tests.subnets import free_subnet
 
 from shoal.checks.base import Status
 from shoal.checks.run import Choice
@@ -15,10 +16,12 @@ from shoal.host.gather import gather
 from shoal.ops.doctor import examine
 from shoal.ui.doctor_page import document
 
+SUBNET = free_subnet(103)
+
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[SshHosts]:
-    with ssh_hosts(3, subnet="192.168.103") as found:
+    with ssh_hosts(3, subnet=SUBNET) as found:
         yield found
 
 
@@ -27,9 +30,9 @@ def test_each_host_is_read_as_itself(hosts: SshHosts) -> None:
     read = [node_facts(gather(host, request(("machine", "net")))) for host in hosts.hosts()]
     assert [facts.machine.hostname for facts in read] == ["gpu-1", "gpu-2", "gpu-3"]
     assert [[item.ip for item in facts.net.netdev("fab0").ipv4] for facts in read] == [  # type: ignore[union-attr]
-        ["192.168.103.1"],
-        ["192.168.103.2"],
-        ["192.168.103.3"],
+        [f"{SUBNET}.1"],
+        [f"{SUBNET}.2"],
+        [f"{SUBNET}.3"],
     ]
     assert all(abs(facts.machine.clock_offset or 9) < 5 for facts in read)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from tests.ssh_hosts import SshHosts, ssh_hosts
 from tests.sshd import SBIN
+from tests.subnets import free_subnet
 
 from shoal.host.ssh import SshHost
 from shoal.ops.firewall import rules
@@ -14,7 +15,7 @@ from shoal.plan.firewall import Wish
 
 # A port of the kernel's choice, GCS, the agent, the supervisor, a worker of Ray's; the API, and one of nobody's.
 CLOSED, API, OTHER = (45001, 6379, 8700, 8701, 27050), 8000, 9999
-SUBNET = "192.168.141"
+SUBNET = free_subnet(141)
 NODE = f"{SUBNET}.1"
 LISTEN = """
 import socket, sys

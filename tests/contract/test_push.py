@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from tests.ssh_hosts import SshHosts, ssh_hosts
+from tests.subnets import free_subnet
 
 from shoal.errors import HostUnreachable, PreconditionFailed
 from shoal.host.ssh import SshHost
@@ -26,7 +27,7 @@ from shoal.ops.push.transfer import Row
 from shoal.plan.push import PORT
 from shoal.spec.cluster import ClusterSpec, parse
 
-SUBNET = "192.168.142"
+SUBNET = free_subnet(142)
 ROOT = "~/.local/share/shoal/lab/models"
 SHARD = 12 << 20  # bytes
 NAMES = ("gpu-1", "gpu-2", "gpu-3")

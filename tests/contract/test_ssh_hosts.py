@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.ssh_hosts import SshHosts, ssh_hosts
+from tests.subnets import free_subnet
 
 from shoal.errors import HostUnreachable
 from shoal.host.base import Host
@@ -12,10 +13,12 @@ from shoal.host.fanout import fanout
 from shoal.ops.init import look
 from shoal.spec.cluster import parse
 
+SUBNET = free_subnet(101)
+
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[SshHosts]:
-    with ssh_hosts(4, subnet="10.77.101") as made:
+    with ssh_hosts(4, subnet=SUBNET) as made:
         yield made
 
 
@@ -28,7 +31,7 @@ def test_each_host_answers_for_itself(lab: SshHosts) -> None:
     assert fanout(lab.hosts(), name, deadline=30) == ("gpu-1", "gpu-2", "gpu-3", "gpu-4")
     first = lab.hosts()[0]
     assert first.list("/sys/class/net") == ("fab0", "lo")
-    assert first.run(["ip", "-brief", "-4", "address", "show", "fab0"], timeout=20).out.split()[2] == "10.77.101.1/24"
+    assert first.run(["ip", "-brief", "-4", "address", "show", "fab0"], timeout=20).out.split()[2] == f"{SUBNET}.1/24"
     assert "sshd" in (first.read("/proc/1/cmdline") or "")
 
 
@@ -46,7 +49,7 @@ def test_a_host_without_its_cable_is_named_and_the_others_are_asked(lab: SshHost
     assert isinstance(three, HostUnreachable)
     assert three.why in {
         "it did not answer in time: it is down, or a firewall drops the packets",
-        "no way leads to 10.77.101.3 from here",
+        f"no way leads to {SUBNET}.3 from here",
     }
     assert name(third.hosts()[0]) == "gpu-3"
 
@@ -55,8 +58,8 @@ def test_init_writes_down_real_hosts(lab: SshHosts) -> None:
     """Four machines over ssh become four hosts with their own addresses."""
     spec = parse(look("lab", lab.hosts(), Path("shoal.yaml"), print), "shoal.yaml")
     assert [(host.name, host.fabric, host.role) for host in spec.hosts] == [
-        ("gpu-1", "10.77.101.1", "head"),
-        ("gpu-2", "10.77.101.2", "worker"),
-        ("gpu-3", "10.77.101.3", "worker"),
-        ("gpu-4", "10.77.101.4", "worker"),
+        ("gpu-1", f"{SUBNET}.1", "head"),
+        ("gpu-2", f"{SUBNET}.2", "worker"),
+        ("gpu-3", f"{SUBNET}.3", "worker"),
+        ("gpu-4", f"{SUBNET}.4", "worker"),
     ]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.ssh_hosts import SshHosts, ssh_hosts
+from tests.subnets import free_subnet
 
 from shoal.engine.launch import Request
 from shoal.host.ssh import SshHost
@@ -19,7 +20,7 @@ from shoal.lab.sim.answers import MODEL
 from shoal.plan.engine import arguments
 from shoal.plan.parallel import Parallel
 
-SUBNET = "192.168.140"
+SUBNET = free_subnet(140)
 HEAD = f"{SUBNET}.1"
 CLUSTER = "lab"
 ROOT = f"{Path.home()}/.local/share/shoal/{CLUSTER}"

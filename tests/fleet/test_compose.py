@@ -1,5 +1,6 @@
 """A cluster in containers: a real Docker engine on one host, reached by a real sshd there."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ from tests.docker.machine import IMAGE, Machine, machine, own_folder
 from tests.fleet.conftest import Operator
 from tests.ssh_hosts import SshHosts
 from tests.sshd import OWN_HOME, Keys, remove, sshd
+from tests.subnets import free_subnet
 
 pytestmark = pytest.mark.fleet
-ADDRESS, NAME = "192.168.140.9", "box"
+SUBNET = free_subnet(140)
+ADDRESS, NAME, LINK = f"{SUBNET}.9", "box", f"fop{os.getpid()}"
 LOOK = f"cd {Path.home()} && find . -path ./.pyenv -prune -o -print; ls -A /tmp; docker ps -aq"
 FILE = """\
 cluster: boxes
@@ -29,10 +32,10 @@ model-cache: {models}
 @contextmanager
 def reached(box: Machine) -> Iterator[SshHosts]:
     """The machine with a cable to this one, an empty home, and an sshd whose sessions know where Docker answers."""
-    ends = ["fop0", "type", "veth", "peer", "name", "fab0", "netns", str(box.pid)]
+    ends = [LINK, "type", "veth", "peer", "name", "fab0", "netns", str(box.pid)]
     subprocess.run(["ip", "link", "add", *ends], check=True)
-    subprocess.run(["ip", "address", "add", "192.168.140.253/24", "dev", "fop0"], check=True)
-    subprocess.run(["ip", "link", "set", "fop0", "up"], check=True)
+    subprocess.run(["ip", "address", "add", f"{SUBNET}.253/24", "dev", LINK], check=True)
+    subprocess.run(["ip", "link", "set", LINK, "up"], check=True)
     box.ok("ip", "address", "add", f"{ADDRESS}/24", "dev", "fab0")
     box.ok("ip", "link", "set", "fab0", "up")
     box.ok("mkdir", "-p", "/run/sshd")
@@ -49,7 +52,7 @@ def reached(box: Machine) -> Iterator[SshHosts]:
         with sshd(keys, NAME, ADDRESS, [22], forced=docker, prefix=inside, own_home=False):
             yield SshHosts(config, {NAME: (ADDRESS, "")})
     finally:
-        subprocess.run(["ip", "link", "del", "fop0"], check=False)
+        subprocess.run(["ip", "link", "del", LINK], check=False)
         remove(folder)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.subnets import free_subnet
 
 from shoal.lab import cluster
 from shoal.lab.plan import Wish
@@ -26,4 +27,4 @@ def env(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 LOOPBACK = Wish(2, "loopback", "sim", port_base=31000, api_port=18020, agent_port=18720)
-NAMESPACE = Wish(2, "namespace", "sim", subnet="192.168.113")
+NAMESPACE = Wish(2, "namespace", "sim", subnet=free_subnet(113))

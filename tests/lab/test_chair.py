@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.ssh_hosts import SshHosts, ssh_hosts
+from tests.subnets import free_subnet
 
 from shoal.agent.key import derive
 from shoal.engine.launch import Request
@@ -22,7 +23,7 @@ from shoal.lab.sim.answers import MODEL
 from shoal.plan.engine import arguments
 from shoal.plan.parallel import Parallel
 
-SUBNET = "192.168.141"
+SUBNET = free_subnet(141)
 HEAD = f"{SUBNET}.1"
 CLUSTER = "watched"
 ROOT = f"{Path.home()}/.local/share/shoal/{CLUSTER}"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from _pytest.mark import ParameterSet
+from tests.subnets import free_subnet
 
 from shoal.lab import cluster, faults, processes
 from shoal.lab.cluster import Lab
@@ -90,7 +91,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
         2,
         "namespace",
         "sim",
-        subnet="192.168.116",
+        subnet=free_subnet(116),
         clock=True,
         settings={"SHOAL_RESTART_WINDOW": "5", "SHOAL_LOST_AFTER": "12"},
     )

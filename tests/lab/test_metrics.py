@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 import pytest
+from tests.subnets import free_subnet
 
 from shoal.agent.app import agent_app
 from shoal.agent.endpoint import Endpoint, bind
@@ -49,7 +50,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab of two, ready."""
     env = {**os.environ, "SHOAL_STATE_DIR": str(tmp_path_factory.mktemp("lab") / "state")}
     try:
-        here = cluster.up(Wish(2, "namespace", "sim", subnet="192.168.145"), env, lambda _: None)
+        here = cluster.up(Wish(2, "namespace", "sim", subnet=free_subnet(145)), env, lambda _: None)
         cluster.wait_ready(here, 180)
         yield here
     finally:

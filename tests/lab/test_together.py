@@ -12,6 +12,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from tests.subnets import free_subnet
 
 from shoal.lab import cluster, faults, namespace, soak
 from shoal.lab.cluster import Lab
@@ -28,7 +29,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     """The environment of the one lab of this module."""
     env = {**os.environ, "SHOAL_STATE_DIR": str(tmp_path_factory.mktemp("lab") / "state")}
     settings = {"SHOAL_RESTART_WINDOW": "5", "SHOAL_LOST_AFTER": "12"}
-    wish = Wish(2, "namespace", "sim", subnet="192.168.117", clock=True, settings=settings)
+    wish = Wish(2, "namespace", "sim", subnet=free_subnet(117), clock=True, settings=settings)
     try:
         cluster.up(wish, env, lambda _: None)
         yield env

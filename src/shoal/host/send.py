@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -10,16 +11,25 @@ from shoal.errors import CommandFailed, WriteFailed
 from shoal.host.base import Host
 from shoal.host.hand import MARK
 
-IMPORT = "from shoal.host import handed\n"
+IMPORT = "from shoal.host import handed, probe\n"
 Step = Mapping[str, Any]
 
 
 def program(request: Mapping[str, Any]) -> str:
-    """The program with its request, as one text for ``python3 -``."""
-    folder = files("shoal.host")
-    helpers, source = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("handed.py", "hand.py"))
-    before = f"import types\nhanded = types.ModuleType('handed')\nexec({helpers!r}, handed.__dict__)\n"
-    return f"{before}{source.replace(IMPORT, '')}\nanswer({json.dumps(json.dumps(request))})\n"
+    """The program with its request, as one text for ``python3 -``. The probe comes along where it is asked for."""
+    reads = any(step["do"] == "read" for step in request["steps"])
+    source = _source("hand").replace(IMPORT, "")
+    before = "".join(_module(name) for name in (("handed", "probe") if reads else ("handed",)))
+    return f"import types\n{before}{source}\nanswer({json.dumps(json.dumps(request))})\n"
+
+
+def _module(name: str) -> str:
+    return f"{name} = types.ModuleType({name!r})\nexec({_source(name)!r}, {name}.__dict__)\n"
+
+
+@cache
+def _source(name: str) -> str:
+    return files("shoal.host").joinpath(f"{name}.py").read_text(encoding="utf-8")
 
 
 def data(content: bytes) -> str:

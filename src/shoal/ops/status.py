@@ -1,10 +1,11 @@
 """``shoal status``: one status of the cluster, of this machine or of many hosts.
 
 Agents and supervisor answer on the fabric, where an operator often is not. So one node asks them all, told to over ssh:
-the head, and where that cannot be asked, the next whose agent runs.
+the head, and where that cannot be asked, the next whose agent runs. Where the head says that all is well, no other host
+is looked at.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from shoal.errors import HostError, ShoalError
@@ -59,22 +60,37 @@ class FarStatus:
         return self._ask(self._plan, self._keeper)
 
     def _by_anybody(self) -> ClusterStatus:
-        standings = self._standings()
-        self._plan, self._keeper, self._looks = plan_of(self._spec, standings), None, 0
+        self._plan, self._keeper, self._looks = None, None, 0
+        heads = [host.name for host in self._spec.hosts if host.role == "head"]
+        first = self._look(heads)
+        status = self._told(first)
+        if status is not None and status.state is ClusterState.READY:
+            return status
+        rest = self._look([name for name in self._hosts if name not in heads])
+        standings = {**first, **rest}
+        lost = {name: answer for name, answer in standings.items() if isinstance(answer, ShoalError)}
+        if len(lost) == len(standings):
+            raise together(lost, len(lost))
+        status = status or self._told(rest)
+        if status is not None:
+            return explained(status, standings)
         if self._plan is None or is_down(standings):
             return ClusterStatus(cluster=self._spec.cluster, state=ClusterState.DOWN)
-        for node in able(self._plan, standings):
-            if (status := self._ask(self._plan, node)) is not None:
-                self._keeper = node
-                return explained(status, standings)
         return pieced(self._plan, standings)
 
-    def _standings(self) -> Standings:
-        found = dict(zip(self._hosts, look(self._spec, tuple(self._hosts.values()), whole=False), strict=True))
-        lost = {name: answer for name, answer in found.items() if isinstance(answer, ShoalError)}
-        if len(lost) == len(found):
-            raise together(lost, len(found))
-        return found
+    def _look(self, names: Sequence[str]) -> Standings:
+        return dict(zip(names, look(self._spec, [self._hosts[name] for name in names]), strict=True))
+
+    def _told(self, standings: Standings) -> ClusterStatus | None:
+        """By one of these hosts that can ask the others; None where there is none."""
+        self._plan = plan = self._plan or plan_of(self._spec, standings)
+        if plan is None:
+            return None
+        for node in able(plan, standings):
+            if (status := self._ask(plan, node)) is not None:
+                self._keeper = node
+                return status
+        return None
 
     def _ask(self, plan: FleetPlan, node: NodeDeployment) -> ClusterStatus | None:
         try:
@@ -86,7 +102,7 @@ class FarStatus:
 def plan_of(spec: ClusterSpec, standings: Standings) -> FleetPlan | None:
     """The plan that is on the head, else on another host; None where no release is anywhere."""
     heads_first = sorted(spec.hosts, key=lambda host: host.role != "head")
-    plans = (former(one) for host in heads_first if isinstance(one := standings[host.name], Standing))
+    plans = (former(one) for host in heads_first if isinstance(one := standings.get(host.name), Standing))
     return next((plan for plan in plans if plan), None)
 
 

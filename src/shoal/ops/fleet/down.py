@@ -53,7 +53,7 @@ def down(file: Path, env: Mapping[str, str], note: Callable[[str], None], *, pur
     spec, hosts = open_file(file)
     there = tuple(hosts.values())
     note("looking at the hosts")
-    answers = dict(zip(hosts, look(spec, there, whole=False), strict=True))
+    answers = dict(zip(hosts, look(spec, there), strict=True))
     standings = {name: answer for name, answer in answers.items() if isinstance(answer, Standing)}
     lost = {name: answer for name, answer in answers.items() if isinstance(answer, ShoalError)}
     reached = Reached(spec, hosts, standings)

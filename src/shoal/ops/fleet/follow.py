@@ -86,7 +86,7 @@ def _still_run(watch: Watch) -> None:
     """Raise where a program that was started has ended, with its last words."""
     plan = watch.plan
     there = [watch.hosts[node.name] for node in plan.nodes]
-    step = {"do": "look", "runtime": "", "project": project(plan.cluster), "image": "", "python": ""}
+    step = {"do": "look", "project": project(plan.cluster)}
 
     def work(host: Host) -> list[str]:
         node = plan.node(host.name)

@@ -34,7 +34,7 @@ class FarLive:
 
     def _planned(self) -> FleetPlan:
         hosts = (self._head,)
-        plan = former(every(hosts, look(self._spec, hosts, whole=False))[self._head.name])
+        plan = former(every(hosts, look(self._spec, hosts))[self._head.name])
         if plan is None:
             raise NotRunning(
                 f"{self._head.name} has no release of {self._spec.cluster}", fix=f"shoal up -f {self._file}"

@@ -4,16 +4,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from shoal.checks.run import read
 from shoal.errors import ConfigError, ShoalError
 from shoal.facts.node import NodeFacts
 from shoal.facts.read import node_facts
 from shoal.facts.sources import request
 from shoal.host.base import Host
 from shoal.host.fanout import fanout
-from shoal.host.send import carry_out
+from shoal.host.gather import unpacked
+from shoal.host.send import Step, carry_out
 from shoal.host.ssh import SshHost
 from shoal.nccl.variables import LAST
 from shoal.ops import pyz
@@ -30,7 +30,8 @@ from shoal.spec import cluster, registry
 from shoal.spec.cluster import FOUND_BY_PLAN, ClusterSpec, HostSpec
 from shoal.state.standing import Standing
 
-NEEDS = ("rdma", "net", "gpu", "machine", "stack")
+# What a plan is made of, and no more: each of these reads its group without the parts that cost.
+NEEDS = ("rdma.devices", "net.netdevs", "gpu.gpus", "stack.nccl")
 DEADLINE = 90.0  # seconds for each host; one that takes longer is named, and nothing is changed
 LINKS = ("state", "cache", "run", "models", "encodings")
 T = TypeVar("T")
@@ -82,21 +83,40 @@ def together(lost: Mapping[str, ShoalError], count: int) -> ShoalError:
     )
 
 
-def look(spec: ClusterSpec, hosts: Sequence[Host], *, whole: bool = True) -> tuple[Standing | ShoalError, ...]:
-    """How each host stands; ``whole``: with what it has for the runtime."""
-    step = {
+def look(spec: ClusterSpec, hosts: Sequence[Host]) -> tuple[Standing | ShoalError, ...]:
+    """How the cluster stands on each host: its releases, and what runs."""
+    step = {"do": "look", "project": project(spec.cluster)}
+
+    def ask(host: Host) -> Standing:
+        return Standing.model_validate(_done(spec, host, step)[0])
+
+    return fanout(hosts, ask, deadline=DEADLINE)
+
+
+def examine(spec: ClusterSpec, hosts: Sequence[Host]) -> dict[str, tuple[Standing, NodeFacts]]:
+    """The same with what each host has for the runtime, and with its facts: all in one trip.
+
+    Raises:
+        ShoalError: a host could not be asked.
+    """
+    seen = {
         "do": "look",
         "runtime": spec.runtime,
         "project": project(spec.cluster),
         "image": spec.image,
-        "python": spec.python if whole and spec.runtime == "process" else "",
+        "python": spec.python if spec.runtime == "process" else "",
     }
-    root = root_of("~", spec.cluster)
+    wanted = {"do": "read", "request": request(NEEDS).as_dict()}
 
-    def ask(host: Host) -> Standing:
-        return Standing.model_validate(carry_out(host, root, [step], timeout=DEADLINE - 15)[0])
+    def ask(host: Host) -> tuple[Standing, NodeFacts]:
+        standing, packed = _done(spec, host, seen, wanted)
+        return Standing.model_validate(standing), node_facts(unpacked(host.name, packed))
 
-    return fanout(hosts, ask, deadline=DEADLINE)
+    return every(hosts, fanout(hosts, ask, deadline=DEADLINE))
+
+
+def _done(spec: ClusterSpec, host: Host, *steps: Step) -> list[Any]:
+    return carry_out(host, root_of("~", spec.cluster), steps, timeout=DEADLINE - 15)
 
 
 def prepare(file: Path, env: Mapping[str, str]) -> Chair:
@@ -106,15 +126,9 @@ def prepare(file: Path, env: Mapping[str, str]) -> Chair:
         ShoalError: a host could not be asked, or is not fit.
     """
     spec, hosts = open_file(file)
-    there = tuple(hosts.values())
-    standings = every(there, look(spec, there))
-    gathered = read(there, request(NEEDS))
-    if gathered.unreachable:
-        raise together(gathered.unreachable, len(there))
-    facts = {
-        host.name: _wanted(node_facts(taken), host, spec)
-        for host, taken in zip(spec.hosts, gathered.snapshots, strict=True)
-    }
+    found = examine(spec, tuple(hosts.values()))
+    standings = {name: standing for name, (standing, _) in found.items()}
+    facts = {host.name: _wanted(found[host.name][1], host, spec) for host in spec.hosts}
     version = version_of(tuple(facts.values()))[0] or LAST
     fabric = plan_fabric(tuple(facts.values()), version)
     seen = {

@@ -20,6 +20,7 @@ from shoal.ops.fleet import apply, down, reach, verbs
 from shoal.ops.fleet import lock as lock_module
 from shoal.ops.fleet.desk import Desk
 from shoal.ops.fleet.lock import Lock, locked
+from shoal.ops.fleet.planning import Chair
 from shoal.plan.fleet import FleetPlan, PlannedFile, PlannedSecret
 from shoal.plan.fleet_changes import changes
 from shoal.spec.cluster import parse
@@ -170,6 +171,27 @@ def test_no_host_is_left_switched_alone(place: Place) -> None:
     with pytest.raises(HostError, match="gpu-2: switch could not be done"):
         apply.switch(place.fleet, ["gpu-1", "gpu-2"])
     assert {name: one.current for name, one in place.standings().items()} == {"gpu-1": "", "gpu-2": ""}
+
+
+def test_where_all_is_as_planned_nothing_is_written(tmp_path: Path) -> None:
+    """Only where every host has served this release, and nothing is to push, switch, start, hand over or clear away."""
+    made, own = plan(), desk(tmp_path)
+    digests = {name: apply.sha(f"{name}\n") for name in ("api.key", "ray.token")}
+
+    def is_settled(**changed: object) -> bool:
+        found = stands(made, gpu_1={"secrets": digests}, gpu_2={"secrets": digests, **changed})
+        return verbs.settled(Chair(FILE, parse(PROCESS, "shoal.yaml"), {}, found, made, own))
+
+    assert not is_settled()  # this operator does not have the secrets yet
+    for name in digests:
+        (own.folder / name).write_text(f"{name}\n")
+    assert is_settled()
+    assert is_settled(releases=(made.digest, "old"), before="old")
+    for changed in (
+        {"current": "old"}, {"releases": ()}, {"units": {}}, {"secrets": {}}, {"served": "old"},
+        {"releases": (made.digest, "old")},
+    ):  # fmt: skip
+        assert not is_settled(**changed)
 
 
 def test_two_hosts_that_fail_are_one_error(place: Place) -> None:

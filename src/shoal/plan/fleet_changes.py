@@ -85,6 +85,12 @@ def _why(node: NodeDeployment, name: UnitName, standing: Standing) -> str:
     return "what it is started with has changed" if found.digest != unit.digest else ""
 
 
+def served_by(standing: Standing, plan: FleetPlan) -> bool:
+    """Whether a host remembers that this plan's release has served, and keeps none that nobody needs any more."""
+    needed = {plan.digest, standing.before, *(unit.release for unit in standing.units.values())}
+    return standing.served == plan.digest and needed.issuperset(standing.releases)
+
+
 def former(standing: Standing) -> FleetPlan | None:
     """The plan of the release that a host has now; None where there is none that can be read."""
     try:

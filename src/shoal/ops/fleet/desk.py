@@ -14,6 +14,7 @@ from shoal.plan.fleet import API_KEY, GENERATED, PLAN, RAY_TOKEN, FleetPlan, Nod
 from shoal.spec.environ import state_dir
 
 WHERE = "where.json"
+DONE = "done"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,12 @@ class Desk:
             told = json.loads(text)
         except ValueError:
             return {}
-        return told if isinstance(told, dict) and told.get("stage") != "done" else {}
+        return told if isinstance(told, dict) and told.get("stage") != DONE else {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether the secrets are here that are made once for a cluster."""
+        return all((self.folder / name).is_file() for name in (RAY_TOKEN, API_KEY))
 
     def remove(self) -> None:
         """Remove the folder, with the secrets in it."""

@@ -11,16 +11,16 @@ from shoal.errors import NotRunning, ShoalError, StartFailed
 from shoal.host.base import Host
 from shoal.ops.bringup import Ready
 from shoal.ops.fleet import apply, reach
-from shoal.ops.fleet.desk import Desk, desk
+from shoal.ops.fleet.desk import DONE, Desk, desk
 from shoal.ops.fleet.down import take_down
 from shoal.ops.fleet.follow import Watch, first_answer, until_ready
 from shoal.ops.fleet.hosts import open_host
 from shoal.ops.fleet.lock import Lock, locked
 from shoal.ops.fleet.planning import Chair, every, look, open_file, prepare
 from shoal.plan.fleet import API_KEY, PLAN, FleetPlan, root_of
-from shoal.plan.fleet_changes import changes, former, leaving, with_engine
+from shoal.plan.fleet_changes import changes, former, leaving, served_by, with_engine
 from shoal.state.standing import Standing
-from shoal.state.status import ClusterStatus
+from shoal.state.status import ClusterState, ClusterStatus
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Course:
 
     def done(self) -> None:
         """It has come to its end."""
-        self.own.note(self.verb, "done", self.release)
+        self.own.note(self.verb, DONE, self.release)
 
 
 @contextmanager
@@ -90,6 +90,9 @@ def up(file: Path, env: Mapping[str, str], speaker: Speaker, patience: float) ->
     apply.check_images(chair.plan, chair.standings, file)
     chair.desk.make()
     head = chair.plan.head
+    if settled(chair) and reach.status(chair.hosts[head.name], chair.plan).state is ClusterState.READY:
+        chair.desk.note("up", DONE, chair.plan.digest)
+        return None
     with locked(chair.hosts[head.name], head.root, "up") as lock:
         course = Course("up", file, chair.desk, chair.plan.digest, speaker.note, lock)
         # Between the first look and the lock, another operator may have been here.
@@ -100,6 +103,13 @@ def up(file: Path, env: Mapping[str, str], speaker: Speaker, patience: float) ->
             ready = _first_token(chair, moved, course, speaker, lock, patience)
         course.done()
         return ready
+
+
+def settled(chair: Chair) -> bool:
+    """Whether nothing is to be written anywhere: then no lock is needed, and nobody is in another's way."""
+    plan, standings = chair.plan, chair.standings
+    as_planned = changes(plan, standings).nothing and all(served_by(one, plan) for one in standings.values())
+    return as_planned and chair.desk.complete and not apply.stale(plan, standings, chair.desk.value)
 
 
 def _carry(chair: Chair, standings: Mapping[str, Standing], course: Course) -> bool:
@@ -126,7 +136,7 @@ def _first_token(
     chair: Chair, moved: bool, course: Course, speaker: Speaker, lock: Lock, patience: float
 ) -> Ready | None:  # fmt: skip
     plan = chair.plan
-    if not moved and reach.status(chair.hosts[plan.head.name], plan).state.value == "ready":
+    if not moved and reach.status(chair.hosts[plan.head.name], plan).state is ClusterState.READY:
         _served(chair, course)
         return None
     course.at("waiting for the first token")

@@ -1,4 +1,4 @@
-"""How long many nodes take: the status of 1,000 simulated ones, and the plan of 32 hosts over ssh.
+"""How long many nodes take: the status of 1,000 simulated ones, and `up` on 32 hosts where nothing is to be changed.
 
     python -m benchmarks.fleet [--nodes 1000] [--hosts 32] [--rounds 10] [--out benchmarks/results/fleet.json]
 
@@ -6,28 +6,25 @@ The nodes are simulated: one other process answers in place of their agents, eac
 of its own. What is measured is what ``shoal status`` does on the head of such a cluster: ask every agent and the
 supervisor, check each answer, and judge the whole. Both processes share this machine's cores.
 
-The hosts are network namespaces of this machine, with a real sshd each. What is measured is ``shoal plan --diff``: it
-looks at all hosts, reads their facts, and compares the plan with what they have. ``shoal up`` does the same before it
-finds that there is nothing to change, and then asks for the status. No Ray runs on them: 32 would not fit this machine.
+The hosts are network namespaces of this machine, with a real sshd, agent and Ray each, and a simulated engine over all
+of them. They are brought up once; then ``shoal up`` finds that nothing is to be changed, and starts nothing. Beside it
+stand ``shoal plan --diff``, ``shoal status``, and a shell loop that starts ``true`` on every host at once, by ssh too.
 """
 
 import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.ssh_hosts import ssh_hosts
-
+from benchmarks import fleet_hosts
 from benchmarks.simulated_agents import address
 from shoal.ops.snapshot import snapshot
 from shoal.state.run import NodeRecord, RunRecord
@@ -88,44 +85,12 @@ def gathered(run: RunRecord, rounds: int) -> list[dict[str, float]]:
     return took
 
 
-@contextmanager
-def file_of_hosts(count: int, folder: Path) -> Iterator[dict[str, str]]:
-    """A cluster file of so many ssh hosts in the folder, and the environment in which ssh finds them."""
-    with ssh_hosts(count, subnet="192.168.141") as lab:
-        ssh = folder / "ssh"
-        ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {lab.config} "$@"\n')
-        ssh.chmod(0o755)
-        hosts = [f"  - {{name: {name}, fabric: {address}, gpus: 1}}" for name, (address, _) in lab.places.items()]
-        text = ["cluster: many", "runtime: process", f"python: {sys.executable}", "model: /model", "hosts:", *hosts]
-        (folder / "shoal.yaml").write_text("\n".join(text) + "\n")
-        yield {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "SHOAL_STATE_DIR": str(folder)}
-
-
-def plan(folder: Path, env: dict[str, str], count: int) -> float:
-    """Seconds of ``shoal plan --diff``; every host must be in it."""
-    began = time.monotonic()
-    argv = [sys.executable, "-m", "shoal", "plan", "-f", "shoal.yaml", "--diff"]
-    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
-    took = round(time.monotonic() - began, 2)
-    if done.returncode or done.stdout.count(": release (none) -> ") != count:
-        raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
-    return took
-
-
-def planned(count: int, rounds: int) -> dict[str, Any]:
-    """The plan of so many hosts: over connections that are opened for it, and over those that are kept."""
-    with tempfile.TemporaryDirectory() as name, file_of_hosts(count, Path(name)) as env:
-        cold, *warm = (plan(Path(name), env, count) for _ in range(rounds + 1))
-    load = os.getloadavg()[0]
-    return {"hosts": count, "cold_s": cold, "warm_median_s": statistics.median(warm), "warm_s": warm, "load": load}
-
-
 def measure(count: int, hosts: int, rounds: int) -> dict[str, Any]:
     """All figures, in seconds."""
     with simulated(count) as run:
         took = gathered(run, rounds)
     walls, load = [one["s"] for one in took], os.getloadavg()[0]
-    over_ssh = {"plan": planned(hosts, 3)} if hosts else {}
+    over_ssh = {"hosts": fleet_hosts.measure(hosts, 3)} if hosts else {}
     return {
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
         "status": {

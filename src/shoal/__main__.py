@@ -1,4 +1,5 @@
-"""``shoal``: the node agent, the engine supervisor, the keeper, the relay, the health check, or the command line.
+"""``shoal``: the node agent, the engine supervisor, the keeper, the relay, the start at a boot, the health
+check, or the command line.
 
 All but the last run inside containers or on hosts, and start without the command line's libraries.
 """
@@ -35,6 +36,10 @@ def _light(words: list[str]) -> Callable[[], int] | None:
         from shoal.ops.keeper import main as keep
 
         return lambda: keep(_env())
+    if words == ["boot"]:
+        from shoal.ops.boot import main as boot
+
+        return lambda: boot(sys.argv[0])
     if words == ["relay"]:
         from shoal.ops.relay import main as relay
 

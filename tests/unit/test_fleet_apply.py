@@ -15,7 +15,7 @@ from shoal.host import hand, handed
 from shoal.host.base import Host, Result
 from shoal.host.fake import FakeHost
 from shoal.host.send import carry_out
-from shoal.ops import relay
+from shoal.ops import boot, relay
 from shoal.ops.fleet import apply, down, reach, verbs
 from shoal.ops.fleet import lock as lock_module
 from shoal.ops.fleet.desk import Desk
@@ -86,6 +86,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(handed, "SHM", str(tmp_path / "shm"))  # this machine's is somebody else's
+    monkeypatch.setattr(handed, "crontab", lambda: ([], "it has no cron"))  # and so is its crontab
     made = Place(tmp_path)
     yield made
     apply.end(made.fleet, [(node.name, unit.name) for node in made.plan.nodes for unit in node.units
@@ -155,6 +156,36 @@ def test_what_another_version_started_is_not_taken_for_nothing() -> None:
     reached = down.Reached(spec, hosts, running)
     with pytest.raises(ShoalError, match="what runs on gpu-1, gpu-2 was started by another version of shoal"):
         down.refuse_unread(reached, None)
+
+
+def test_what_ran_before_a_boot_is_started_again(place: Place) -> None:
+    """By the release's own program: what is written down and does not run; what was stopped stays so."""
+    place.pushed()
+    apply.switch(place.fleet, ["gpu-1", "gpu-2"])
+    apply.begin(place.fleet, changes(place.plan, place.standings()).starts)
+    root = place.root("gpu-1")
+    assert boot.main(f"{root}/current/shoal.pyz") == 0
+    apply.end(place.fleet, [("gpu-1", "engine")])
+    unit = json.loads((root / "state/agent.unit").read_text())
+    handed.end([unit["pid"]], 5.0)
+    (root / "state/agent.unit").write_text(json.dumps({**unit, "boot": "the one before"}))
+    assert boot.main(f"{root}/current/shoal.pyz") == 0
+    now = place.standings()["gpu-1"].units
+    assert {name: (one.runs, one.digest) for name, one in now.items()} == {
+        "agent": (True, unit["digest"]),
+        "engine": (False, ""),
+    }
+
+
+def test_what_cannot_be_started_at_a_boot_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """In words, for the mail that cron sends; the code says so too."""
+    place.pushed()
+    apply.switch(place.fleet, ["gpu-1", "gpu-2"])
+    root = place.root("gpu-1")
+    (root / "state/agent.unit").write_text('{"pid": 1, "digest": "x"}')
+    (root / "logs").rmdir()
+    assert boot.main(f"{root}/current/shoal.pyz") == 1
+    assert capsys.readouterr().err == f"shoal boot: agent: No such file or directory: {root}/logs/agent.log\n"
 
 
 def test_a_release_holds_its_plan(place: Place) -> None:

@@ -8,8 +8,8 @@ from tests.unit.fleet_hosts import COMPOSE, PROCESS, PYZ, facts, masked, pair, p
 
 from shoal.errors import ConfigError, PreconditionFailed
 from shoal.plan.fleet import FleetPlan, PlannedFile
-from shoal.plan.fleet_changes import Move, changes, difference, leaving
-from shoal.state.standing import DockerSeen, PythonSeen, UnitState
+from shoal.plan.fleet_changes import Move, changes, difference, leaving, not_at_boot
+from shoal.state.standing import BootSeen, DockerSeen, PythonSeen, UnitState
 
 
 @pytest.mark.parametrize(("runtime", "text"), [("process", PROCESS), ("compose", COMPOSE)])
@@ -140,6 +140,32 @@ def test_what_has_ended_starts_again() -> None:
     assert changes(made, gone).starts == (
         Move("gpu-2", "agent", "it has ended", runs=False), Move("gpu-1", "engine", why, runs=True),
     )  # fmt: skip
+
+
+def test_a_reboot_is_planned_for() -> None:
+    """A process comes back by cron, whose line does not change with the release; Docker needs none."""
+    made, docker = plan(), plan(COMPOSE)
+    line = "/opt/vllm/bin/python /home/me/.local/share/shoal/lab/current/shoal.pyz boot"
+    assert ([node.boot for node in made.nodes], [node.boot for node in docker.nodes]) == ([line] * 2, ["", ""])
+    there = {"boot": BootSeen(asked=True, command=line)}
+    found = stands(made, gpu_1=there, gpu_2={"boot": BootSeen(asked=True)})
+    assert (changes(made, found).boots, difference(made, found)) == (
+        ("gpu-2",), ("gpu-2: crontab: what is started at a boot",),
+    )  # fmt: skip
+    assert changes(made, stands(made, gpu_1=there, gpu_2=there)).nothing
+    assert not_at_boot(made, found) == ""
+
+
+def test_hosts_without_cron_are_named() -> None:
+    """They are brought up all the same, and it is said what starts them after a reboot."""
+    made = plan()
+    none = {"boot": BootSeen(asked=True, why="it has no cron")}
+    found = stands(made, gpu_1=none, gpu_2=none)
+    assert changes(made, found).nothing
+    assert not_at_boot(made, found) == (
+        "after a reboot of these hosts only `shoal up` starts their programs again (gpu-1, gpu-2: it has no cron); "
+        "install and start cron there (apt install cron), then: shoal up"
+    )
 
 
 def test_what_has_no_place_is_taken_down() -> None:

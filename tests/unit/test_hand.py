@@ -289,6 +289,61 @@ def test_what_a_machine_is_comes_back_with_the_rest(home: Path) -> None:
     assert (standing["home"], unpacked("far", packed).read(f"{home}/file")) == (str(home), "text\n")
 
 
+CRONTAB = """\
+#!/bin/sh
+case "$1" in
+  -l) [ -f {kept} ] && cat {kept} || {{ echo "no crontab for me" >&2; exit 1; }} ;;
+  -r) rm {kept} ;;
+  -) cat > {kept} ;;
+esac
+"""
+
+
+@pytest.fixture
+def cron(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the user's crontab holds; a cron runs."""
+    kept, program = tmp_path / "kept", tmp_path / "bin" / "crontab"
+    program.parent.mkdir()
+    program.write_text(CRONTAB.format(kept=kept))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(handed, "CRONS", (Path("/proc/self/comm").read_text().strip(),))
+    return kept
+
+
+def test_cron_starts_it_at_a_boot(root: str, cron: Path) -> None:
+    """One line for a cluster, beside the user's own; another command takes its place, and none takes it away."""
+    cron.write_text("5 4 * * * backup\n")
+    for command in ("first boot", "second boot", "second boot"):
+        assert one(root, "boot", command=command)
+        assert cron.read_text() == f"5 4 * * * backup\n@reboot {command}  # shoal {root}\n"
+    assert handed.at_boot(root) == {"asked": True, "why": "", "command": "second boot"}
+    assert handed.at_boot(f"{root}2")["command"] == ""
+    assert one(root, "boot", command="")
+    assert cron.read_text() == "5 4 * * * backup\n"
+
+
+def test_a_crontab_that_was_made_for_it_goes_with_it(root: str, cron: Path) -> None:
+    """Who had none has none afterwards, and what is taken away twice is no error."""
+    one(root, "boot", command="boot")
+    assert cron.exists()
+    assert [one(root, "boot", command="") for _ in range(2)] == [True, True]
+    assert not cron.exists()
+
+
+def test_a_crontab_that_cannot_be_read_is_left_alone(root: str, cron: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold lines: nothing is written, and the reason is told. Where no cron runs, that is the reason."""
+    assert handed.at_boot(root) == {"asked": True, "why": "", "command": ""}
+    monkeypatch.setattr(handed, "CRONS", ())
+    assert handed.at_boot(root)["why"] == "its cron does not run"
+    (cron.parent / "bin/crontab").write_text("#!/bin/sh\necho 'you may not use it' >&2; exit 1\n")
+    assert handed.at_boot(root)["why"] == "you may not use it"
+    assert refusal(root, "boot", command="boot") == "you may not use it"
+    assert one(root, "boot", command="")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert handed.at_boot(root)["why"] == "it has no cron"
+
+
 def test_steps_travel_as_one_program(home: Path) -> None:
     """What is sent runs by itself, and a `~` in the root is the home over there."""
     answers = carry_out(LocalHost(), "~/here", [{"do": "lock", "owner": "o", "verb": "v", "key": "k", "seconds": 9}])

@@ -70,6 +70,7 @@ def look(root: str, step: Step) -> Dict[str, Any]:
         "secrets": {name: handed.digest("%s/state/%s" % (root, name)) for name in ("api.key", "ray.token")},
         "docker": docker(step) if step.get("runtime") == "compose" else {},
         "versions": python(step["python"]) if step.get("python") else {},
+        "boot": handed.at_boot(root) if step.get("runtime") == "process" else {},
     }
 
 
@@ -281,6 +282,14 @@ def remove_container(name: str, step: Step) -> bool:
     return True
 
 
+def boot(root: str, step: Step) -> bool:
+    """What starts the cluster's programs again after a boot; an empty command takes it away."""
+    why = handed.set_at_boot(root, step["command"])
+    if why:
+        raise Refused(why)
+    return True
+
+
 def sweep(root: str, step: Step) -> List[str]:
     """End what is left of the cluster's processes, and remove their shared memory and short-lived folders."""
     folders = [root] + step["folders"]
@@ -343,6 +352,7 @@ def tail(root: str, step: Step) -> List[str]:
 STEPS: Dict[str, Callable[[str, Step], Any]] = {
     "look": look, "push": push, "secrets": secrets, "switch": switch, "served": served, "start": start, "note": note,
     "stop": stop, "sweep": sweep, "purge": purge, "lock": lock, "tail": tail, "read": read,
+    "boot": boot,
 }  # fmt: skip
 
 

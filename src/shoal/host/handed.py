@@ -14,6 +14,9 @@ SHM = "/dev/shm"
 # What vLLM leaves when its processes are killed: message queue, CPU collectives, semaphores.
 SHM_NAMES = ("psm_*", "*-cpushm_*", "sem.mp-*", "sem.loky-*")
 
+AT_BOOT = "@reboot "
+CRONS = ("cron", "crond", "fcron")
+
 
 def text_of(path: str) -> Optional[str]:
     """Text of a file; None where there is none."""
@@ -195,14 +198,54 @@ def digest(path: str) -> str:
         return ""
 
 
-def said(argv: List[str], seconds: float = 20.0) -> Any:
-    """Code and output of a command; code 127 where it is not there."""
+def said(argv: List[str], seconds: float = 20.0, text: str = "") -> Any:
+    """Code and output of a command that reads ``text``; code 127 where it is not there."""
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            argv, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=seconds
-        )
+        done = subprocess.run(argv, check=False, input=text.encode(), stdout=pipe, stderr=pipe, timeout=seconds)
     except OSError as error:
         return 127, "", str(error)
     except subprocess.TimeoutExpired:
         return 124, "", "%s did not answer within %g s" % (argv[0], seconds)
     return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+
+
+def crontab() -> Any:
+    """The lines of the user's crontab, or why there can be none."""
+    code, out, err = said(["crontab", "-l"])
+    if code == 0:
+        return out.splitlines(), ""
+    if code == 127:
+        return [], "it has no cron"
+    # Anything else than this may hide lines of the user's, which a new crontab would take away.
+    return [], "" if "no crontab" in (out + err).lower() else (err or out).strip() or "crontab -l fails"
+
+
+def cron_mark(root: str) -> str:
+    """How the line of a cluster ends in a crontab."""
+    return "  # shoal " + root
+
+
+def at_boot(root: str) -> Dict[str, Any]:
+    """What the user's crontab starts at a boot for this cluster, and why not, where it cannot."""
+    lines, why = crontab()
+    names = {(text_of("/proc/%d/comm" % pid) or "").strip() for pid in all_pids()}
+    if not why and not names.intersection(CRONS):
+        why = "its cron does not run"
+    end = cron_mark(root)
+    found = [line[len(AT_BOOT) : -len(end)] for line in lines if line.startswith(AT_BOOT) and line.endswith(end)]
+    return {"asked": True, "why": why, "command": found[-1] if found else ""}
+
+
+def set_at_boot(root: str, command: str) -> str:
+    """Let the crontab start this at a boot, or nothing; why not, where it cannot."""
+    lines, why = crontab()
+    if why:
+        return str(why) if command else ""
+    kept = [line for line in lines if not line.endswith(cron_mark(root))]
+    wanted = kept + ([AT_BOOT + command + cron_mark(root)] if command else [])
+    if wanted == lines:
+        return ""
+    argv = ["crontab", "-"] if wanted else ["crontab", "-r"]
+    code, out, err = said(argv, text="".join(line + "\n" for line in wanted))
+    return (err or out).strip() or "crontab ended with code %d" % code if code else ""

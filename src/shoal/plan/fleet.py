@@ -90,6 +90,7 @@ class NodeDeployment(Part):
     environment: tuple[Setting, ...]
     ports: tuple[PlannedPort, ...]
     units: tuple[UnitPlan, ...]
+    boot: str = ""  # what the host's cron starts at a boot, as a line of a shell; Docker needs none
 
     @property
     def commands(self) -> dict[str, dict[str, tuple[str, ...]]]:

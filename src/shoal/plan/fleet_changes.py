@@ -24,17 +24,19 @@ class Move:
 
 @dataclass(frozen=True)
 class Changes:
-    """All that is to happen. ``ends`` are programs that the plan has no place for: (node, unit)."""
+    """All that is to happen. ``ends`` are programs that the plan has no place for: (node, unit); ``boots`` are nodes
+    whose cron is to learn what it starts at a boot."""
 
     push: tuple[str, ...]
     switch: tuple[str, ...]
     starts: tuple[Move, ...]
     ends: tuple[tuple[str, UnitName], ...]
+    boots: tuple[str, ...] = ()
 
     @property
     def nothing(self) -> bool:
         """Whether all is as planned."""
-        return not (self.push or self.switch or self.starts or self.ends)
+        return not (self.push or self.switch or self.starts or self.ends or self.boots)
 
 
 def changes(plan: FleetPlan, standings: Mapping[str, Standing]) -> Changes:
@@ -64,7 +66,29 @@ def changes(plan: FleetPlan, standings: Mapping[str, Standing]) -> Changes:
         switch=tuple(node.name for node in plan.nodes if standings[node.name].current != plan.digest),
         starts=(*agents, *engine),
         ends=ends,
+        boots=tuple(
+            node.name
+            for node in plan.nodes
+            if (seen := standings[node.name].boot).asked and not seen.why and seen.command != node.boot
+        ),
     )
+
+
+def not_at_boot(plan: FleetPlan, standings: Mapping[str, Standing]) -> str:
+    """In words: the hosts on which nothing starts the programs again after a boot, and what changes that."""
+    whys = {node.name: why for node in plan.nodes if node.boot and (why := standings[node.name].boot.why)}
+    if not whys:
+        return ""
+    told = "; ".join(f"{', '.join(names)}: {why}" for why, names in _by_value(whys).items())
+    mend = "install and start cron there (apt install cron), then: shoal up"
+    return f"after a reboot of these hosts only `shoal up` starts their programs again ({told}); {mend}"
+
+
+def _by_value(found: Mapping[str, str]) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for name, value in found.items():
+        names.setdefault(value, []).append(name)
+    return names
 
 
 def with_engine(planned: Changes, plan: FleetPlan, why: str) -> Changes:
@@ -118,6 +142,7 @@ def difference(plan: FleetPlan, standings: Mapping[str, Standing]) -> tuple[str,
     lines += [
         f"{move.node}: {move.unit} {'starts again' if move.runs else 'starts'}: {move.why}" for move in planned.starts
     ]
+    lines += [f"{name}: crontab: what is started at a boot" for name in planned.boots]
     return tuple(lines)
 
 

@@ -1,8 +1,10 @@
 """One node of the plan: its environment with reasons, its programs with their commands. Pure."""
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from shoal.plan.container import STATE as INSIDE
 from shoal.plan.fabric.types import FabricSetting
@@ -18,6 +20,7 @@ from shoal.plan.fleet import (
     RAY_TOKEN,
     SERVICES,
     STATE,
+    FleetPlan,
     NodeDeployment,
     PlannedFile,
     PlannedPort,
@@ -30,6 +33,7 @@ from shoal.plan.node import Setting
 from shoal.plan.parallel import Parallel
 from shoal.plan.ports import node_ports
 from shoal.spec.cluster import ClusterSpec, HostSpec
+from shoal.spec.dotenv import parse
 from shoal.spec.env_table import BY_NAME
 
 GCS_PORT = 6379
@@ -212,6 +216,7 @@ def deployment(spec: ClusterSpec, draft: Draft, digest: str) -> NodeDeployment:
         environment=draft.settings,
         ports=tuple(_ports(spec, draft)),
         units=units,
+        boot=_boot(spec, draft) if spec.runtime == "process" else "",
     )
 
 
@@ -227,6 +232,33 @@ def _process_unit(spec: ClusterSpec, draft: Draft, release: str, name: UnitName,
         environment=own,
         log=f"{draft.root}/{LOGS}/{name}.log",
     )
+
+
+def _boot(spec: ClusterSpec, draft: Draft) -> str:
+    """By way of ``current``, so that the line stays when the release changes."""
+    words = (spec.python or "", f"{draft.root}/{CURRENT}/{PYZ}", "boot")
+    return " ".join(map(shlex.quote, words)).replace("%", r"\%")  # which is a line's end in a crontab
+
+
+def start_step(plan: FleetPlan, node: NodeDeployment, unit: UnitPlan) -> dict[str, Any]:
+    """What starts a process on its host, and writes down that it was."""
+    env = environment_of(node, unit)
+    return {
+        "do": "start",
+        "unit": unit.name,
+        "release": plan.digest,
+        "digest": unit.digest,
+        "argv": unit.start,
+        "log": unit.log,
+        "env": env,
+        "folders": [node.temp, env["TMPDIR"]],
+    }
+
+
+def environment_of(node: NodeDeployment, unit: UnitPlan) -> dict[str, str]:
+    """What a program is started with: the node's file, and its own on top."""
+    text = next(file.text or "" for file in node.files if file.path == ENV)
+    return parse(text).values | {setting.name: setting.value for setting in unit.environment}
 
 
 def _container_unit(spec: ClusterSpec, draft: Draft, release: str, name: UnitName, digest: str) -> UnitPlan:

@@ -37,6 +37,14 @@ class PythonSeen(Told):
     vllm: str | None = None
 
 
+class BootSeen(Told):
+    """What the host's cron starts for the cluster at a boot; ``why`` where no cron could. ``asked``: it was seen."""
+
+    asked: bool = False
+    why: str = ""
+    command: str = ""
+
+
 class Standing(Told):
     """One host. ``plan`` is the current release's plan as JSON; ``pyz`` and ``secrets`` are digests."""
 
@@ -56,6 +64,7 @@ class Standing(Told):
     secrets: dict[str, str] = {}
     docker: DockerSeen = DockerSeen()
     versions: PythonSeen = PythonSeen()
+    boot: BootSeen = BootSeen()
 
     def unit(self, name: str) -> UnitState:
         """What was started under that name."""

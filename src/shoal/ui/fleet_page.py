@@ -37,6 +37,8 @@ def _node(node: NodeDeployment) -> Iterator[str]:
         yield f"    start  {' '.join(unit.start)}"
         yield f"    stop   {' '.join(unit.stop)}"
         yield f"    log    {unit.log}"
+    if node.boot:
+        yield f"  at a boot cron starts: {node.boot}   # a process does not come back by itself, as a container does"
 
 
 def _about(file: PlannedFile) -> str:
@@ -56,4 +58,5 @@ def summary(planned: Changes) -> str:
     if planned.nothing:
         return "nothing to change: every host is as planned"
     starts = ", ".join(f"{move.unit} of {move.node}" for move in planned.starts) or "nothing"
-    return f"to push: {len(planned.push)} host(s); to switch: {len(planned.switch)}; to start: {starts}"
+    crontab = f"; crontab of {len(planned.boots)}" if planned.boots else ""
+    return f"to push: {len(planned.push)} host(s); to switch: {len(planned.switch)}; to start: {starts}{crontab}"

@@ -21,10 +21,9 @@ from shoal.host.fanout import fanout
 from shoal.host.send import carry_out, data
 from shoal.ops import pyz
 from shoal.ops.fleet.planning import every
-from shoal.plan.fleet import API_KEY, ENV, PLAN, PYZ, FleetPlan, NodeDeployment, PlannedSecret, UnitPlan
+from shoal.plan.fleet import API_KEY, PLAN, PYZ, FleetPlan, NodeDeployment, PlannedSecret
 from shoal.plan.fleet_changes import Changes, Move
-from shoal.plan.fleet_node import GRACE, container, project
-from shoal.spec.dotenv import parse
+from shoal.plan.fleet_node import GRACE, container, project, start_step
 from shoal.state.standing import Standing
 
 DEADLINE = 300.0  # seconds for one host in one stage
@@ -231,20 +230,20 @@ def start(plan: FleetPlan, name: str, node: NodeDeployment, host: Host) -> None:
     """Start one program, and write down that it was."""
     unit = node.unit(name)
     assert unit is not None  # only what the plan has is moved
-    step: dict[str, Any] = {"unit": name, "release": plan.digest, "digest": unit.digest}
     if plan.runtime == "process":
-        env = environment(node, unit)
-        more = {"do": "start", "argv": unit.start, "log": unit.log, "env": env, "folders": [node.temp, env["TMPDIR"]]}
-        carry_out(host, node.root, [step | more])
+        carry_out(host, node.root, [start_step(plan, node, unit)])
         return
     host.run(unit.start, timeout=180)
-    carry_out(host, node.root, [step | {"do": "note", "container": container(name, node.role)}])
+    step = {"do": "note", "unit": name, "release": plan.digest, "digest": unit.digest}
+    carry_out(host, node.root, [step | {"container": container(name, node.role)}])
 
 
-def environment(node: NodeDeployment, unit: UnitPlan) -> dict[str, str]:
-    """What a program is started with: the node's file, and its own on top."""
-    text = next(file.text or "" for file in node.files if file.path == ENV)
-    return parse(text).values | {setting.name: setting.value for setting in unit.environment}
+def at_boot(fleet: Fleet, names: Sequence[str]) -> None:
+    """Let the hosts start the programs again after a boot."""
+    if not names:
+        return
+    fleet.stage(f"writing into the crontab of {', '.join(names)} what is started at a boot")
+    fleet.on(names, lambda node, host: carry_out(host, node.root, [{"do": "boot", "command": node.boot}]))
 
 
 def carry(fleet: Fleet, planned: Changes) -> None:

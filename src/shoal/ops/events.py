@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -82,11 +82,11 @@ async def _ask(http: aiohttp.ClientSession, address: str, port: str, since: floa
     return [Entry(time.time(), address, "silent", words, "warn")]
 
 
-def follow(folder: Path, env: Mapping[str, str], since: float, pause: float = 0.5) -> Iterator[Entry]:
-    """Events since that moment and those to come, for ever: the reader ends it."""
+def follow(read: Callable[[float], list[Entry]], since: float, pause: float = 0.5) -> Iterator[Entry]:
+    """Events since that moment and those to come, for ever: the reader ends it. ``read`` has those since a moment."""
     told: set[str] = set()
     while True:
-        for entry in gather(folder, env, since):
+        for entry in read(since):
             if entry.kind != "silent" and entry.line() not in told:
                 told.add(entry.line())
                 yield entry

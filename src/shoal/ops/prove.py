@@ -16,8 +16,7 @@ from shoal.engine.client import EngineClient
 from shoal.engine.proofs import ask_proofs
 from shoal.errors import HostUnreachable, PreconditionFailed, ShoalError
 from shoal.host.local import LocalHost
-from shoal.ops.bench import target
-from shoal.ops.reach import Reach
+from shoal.ops.where import Reach
 from shoal.state.status import EngineState, EngineStatus
 
 STREAMS = 8
@@ -26,6 +25,7 @@ QUESTION = "Count from one to a thousand, in words, and do not stop before."
 LARGEST = 4 * MESSAGE
 QUICK = aiohttp.ClientTimeout(total=8.0)
 Say = Callable[[str], None]
+Target = Callable[[], tuple[str, Mapping[str, str]]]  # address of the GCS, and the environment of a driver for it
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Wish:
     command: tuple[str, ...] = ()
 
 
-def prove(where: Reach, env: Mapping[str, str], wish: Wish, say: Say) -> Proof:
+def prove(where: Reach, target: Target, wish: Wish, say: Say) -> Proof:
     """The verdict on the cluster.
 
     Raises:
@@ -49,7 +49,7 @@ def prove(where: Reach, env: Mapping[str, str], wish: Wish, say: Say) -> Proof:
     if why := proof.nothing_to_prove(before):
         return Proof("nothing", why, (), ())
     wish = choose(where, wish)
-    traffic = _drive(where, env, wish, say)
+    traffic = _drive(where, target, wish, say)
     after = [_counting(node, before, wish) for node in look(where)]
     return proof.judge(before, after, traffic)
 
@@ -97,11 +97,11 @@ async def engine(where: Reach) -> EngineStatus:
         return EngineStatus(state=EngineState.UNREADY, model="", detail=str(error) or type(error).__name__)
 
 
-def _drive(where: Reach, env: Mapping[str, str], wish: Wish, say: Say) -> Traffic:
+def _drive(where: Reach, target: Target, wish: Wish, say: Say) -> Traffic:
     if wish.kind == "command":
         return _command(wish, say)
     if wish.kind == "bench":
-        return _bench(env, say)
+        return _bench(target, say)
     return Traffic(tokens=asyncio.run(_engine(where, wish.seconds, say)))
 
 
@@ -113,10 +113,10 @@ def _command(wish: Wish, say: Say) -> Traffic:
     return Traffic(expected=wish.expected)
 
 
-def _bench(env: Mapping[str, str], say: Say) -> Traffic:
+def _bench(target: Target, say: Say) -> Traffic:
     say(f"all_reduce with messages of {MESSAGE >> 20} and {LARGEST >> 20} MiB between all GPUs")
     rows: list[dict[str, Any]] = []
-    address, environment = target(env, "")
+    address, environment = target()
     sizes = fabric.Wish(LARGEST, ("all_reduce",), 0, MESSAGE)
     fabric.run(sys.executable, address, environment, sizes, rows.append)
     return Traffic(expected=driven(rows))

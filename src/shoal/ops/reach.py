@@ -1,27 +1,14 @@
-"""Which cluster is meant, and where its parts answer: this machine's, or the one whose head's container this is."""
+"""Which cluster is meant: this machine's, or the one whose head's container this is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from shoal.agent.key import cluster_key
 from shoal.errors import NotRunning
 from shoal.host.local import LocalHost
 from shoal.ops import local
-from shoal.ops.snapshot import token_file
+from shoal.ops.restart import Near
+from shoal.ops.where import Reach, of_record
 from shoal.spec.env import serve_settings
-
-
-@dataclass(frozen=True)
-class Reach:
-    """Where a cluster's parts answer."""
-
-    addresses: tuple[str, ...]
-    agent_port: int
-    key: str | None
-    serve_url: str
-    endpoint: str
-    api_key_file: str
-    logs: str = ""
 
 
 def reach(env: Mapping[str, str]) -> Reach:
@@ -30,17 +17,8 @@ def reach(env: Mapping[str, str]) -> Reach:
     Raises:
         NotRunning: there is neither.
     """
-    host = LocalHost()
     if (record := local.running(env)) is not None:
-        return Reach(
-            tuple(node.address for node in record.nodes),
-            int(record.nodes[0].agent_url.rpartition(":")[2]),
-            cluster_key(host, {"RAY_AUTH_TOKEN_PATH": token_file(record)}),
-            record.serve_url,
-            record.endpoint,
-            record.api_key_file,
-            record.log_dir,
-        )
+        return of_record(record)
     if not env.get("SHOAL_EXPECT", "").strip():
         fix = "shoal up --local, or call it in the head's container, which has SHOAL_EXPECT"
         raise NotRunning("no cluster is up on this machine", fix=fix)
@@ -48,11 +26,26 @@ def reach(env: Mapping[str, str]) -> Reach:
     return Reach(
         tuple(address for address, gpus in settings.expect if gpus),
         settings.agent_port,
-        cluster_key(host, env),
+        cluster_key(LocalHost(), env),
         f"http://{_bracketed(settings.address)}:{settings.serve_port}",
         f"http://{_bracketed(settings.api_host or settings.address)}:{settings.api_port}/v1",
         settings.api_key_file,
     )
+
+
+def supervisor(env: Mapping[str, str]) -> Near:
+    """The supervisor of the local cluster, else of this container.
+
+    Raises:
+        NotRunning: there is neither.
+    """
+    if (record := local.running(env)) is not None:
+        return Near.of(of_record(record))
+    address = env.get("VLLM_HOST_IP", "").strip()
+    if not address:
+        raise NotRunning("nothing is up", fix="shoal up --local")
+    port = env.get("SHOAL_SERVE_PORT", "").strip() or "8701"
+    return Near(f"http://{_bracketed(address)}:{port}", cluster_key(LocalHost(), env))
 
 
 def _bracketed(address: str) -> str:

@@ -25,8 +25,9 @@ from shoal.ops import events
 from shoal.ops.doctor import examine
 from shoal.ops.fabric import version_of
 from shoal.ops.fleet.hosts import open_hosts
-from shoal.ops.reach import Reach, reach
+from shoal.ops.reach import reach
 from shoal.ops.status import reader
+from shoal.ops.where import Reach
 from shoal.plan.fabric import Fabric, plan_fabric
 from shoal.spec import cluster
 from shoal.spec.environ import state_dir

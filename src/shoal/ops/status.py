@@ -5,7 +5,7 @@ the head, and where that cannot be asked, the next whose agent runs. Where the h
 is looked at.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from shoal.errors import HostError, ShoalError
@@ -14,14 +14,13 @@ from shoal.ops import local
 from shoal.ops.fleet import reach
 from shoal.ops.fleet.desk import desk
 from shoal.ops.fleet.planning import look, open_file, together
+from shoal.ops.fleet.running import Standings, able, plan_of
 from shoal.ops.snapshot import snapshot
 from shoal.plan.fleet import API_KEY, FleetPlan, NodeDeployment
-from shoal.plan.fleet_changes import former
 from shoal.spec.cluster import ClusterSpec
 from shoal.state.standing import Standing
 from shoal.state.status import ClusterState, ClusterStatus, EngineState, EngineStatus, NodeState, NodeStatus, judge
 
-Standings = Mapping[str, Standing | ShoalError]
 AGAIN = 15  # looks by one node alone, until all hosts are looked at again
 
 
@@ -99,13 +98,6 @@ class FarStatus:
             return None
 
 
-def plan_of(spec: ClusterSpec, standings: Standings) -> FleetPlan | None:
-    """The plan that is on the head, else on another host; None where no release is anywhere."""
-    heads_first = sorted(spec.hosts, key=lambda host: host.role != "head")
-    plans = (former(one) for host in heads_first if isinstance(one := standings.get(host.name), Standing))
-    return next((plan for plan in plans if plan), None)
-
-
 def is_down(standings: Standings) -> bool:
     """Whether every host was asked, and nothing runs on any."""
     return all(isinstance(one, Standing) and not _runs(one) for one in standings.values())
@@ -113,14 +105,6 @@ def is_down(standings: Standings) -> bool:
 
 def _runs(standing: Standing) -> bool:
     return any(unit.runs for unit in standing.units.values())
-
-
-def able(plan: FleetPlan, standings: Standings) -> Iterator[NodeDeployment]:
-    """The nodes that can ask the others, the head first: those whose agent runs."""
-    for node in (plan.head, *plan.workers):
-        standing = standings.get(node.name)
-        if isinstance(standing, Standing) and standing.unit("agent").runs:
-            yield node
 
 
 def explained(status: ClusterStatus, standings: Standings) -> ClusterStatus:

@@ -9,6 +9,10 @@ from shoal.state.status import ClusterStatus, EngineState, EngineStatus, NodeSta
 
 # What a command may hold: a name is what its node calls itself, and a command is copied into a shell.
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+# Nodes on loopback are of this machine's own cluster. Of others no node knows whether somebody keeps a shoal.yaml: so a
+# command is one for those who have it, and after a # one for those who have none. In a shell the first one is run.
+FILE = "-f shoal.yaml"
+INSIDE = "docker exec vllm python3 /opt/shoal/shoal.pyz"
 
 
 def verdict(status: ClusterStatus, nodes: Sequence[NodeLive]) -> Verdict:
@@ -16,8 +20,8 @@ def verdict(status: ClusterStatus, nodes: Sequence[NodeLive]) -> Verdict:
     found = (
         _gone(status.nodes)
         or _failed(nodes)
-        or _engine_down(status.engine)
-        or _slow(status.engine)
+        or _engine_down(status)
+        or _slow(status)
         or _silent(status.nodes)
         or _engine_on_its_way(status.engine)
     )
@@ -56,22 +60,25 @@ def _failed(nodes: Sequence[NodeLive]) -> Verdict | None:
     return None
 
 
-def _engine_down(engine: EngineStatus | None) -> Verdict | None:
+def _engine_down(status: ClusterStatus) -> Verdict | None:
+    engine = status.engine
     if engine is None:
         return None
     if engine.state is EngineState.FAILED:
         words = _sentence("The engine has given up", engine.detail or engine.last_fault)
-        return Verdict(level="bad", words=words, fix="shoal restart")
+        return Verdict(level="bad", words=words, fix=_command("restart", status, f"{INSIDE} restart"))
     if engine.state is EngineState.UNREADY:
-        return Verdict(level="bad", words=_sentence("No token comes", engine.detail), fix="shoal logs engine")
+        fix = _command("logs engine", status, "docker logs --tail 50 vllm")
+        return Verdict(level="bad", words=_sentence("No token comes", engine.detail), fix=fix)
     return None
 
 
-def _slow(engine: EngineStatus | None) -> Verdict | None:
+def _slow(status: ClusterStatus) -> Verdict | None:
+    engine = status.engine
     if engine is None or not engine.over_tcp or engine.transport is None:
         return None
     words = _sentence("It serves, but over TCP and not over RDMA", engine.transport.detail)
-    return Verdict(level="warn", words=words, fix="shoal prove")
+    return Verdict(level="warn", words=words, fix=_command("prove", status, f"{INSIDE} prove"))
 
 
 def _silent(nodes: Sequence[NodeStatus]) -> Verdict | None:
@@ -97,15 +104,27 @@ def _engine_on_its_way(engine: EngineStatus | None) -> Verdict | None:
     return Verdict(level="busy", words=_sentence(words, engine.detail))
 
 
+def _command(words: str, status: ClusterStatus, on_the_head: str) -> str:
+    """A command that fits where the cluster is: on this machine, or on hosts."""
+    if all(map(_here, status.nodes)):
+        return f"shoal {words}"
+    return f"shoal {words} {FILE}   # or on the head: {on_the_head}"
+
+
 def _look(node: NodeStatus) -> str:
     """Where more is told of a node: by the run's logs where it is a process of this machine, else at the node."""
     if not PLAIN.fullmatch(node.name) or not PLAIN.fullmatch(node.address):
-        return "shoal status"
+        return "shoal status" if _here(node) else f"shoal status {FILE}"
+    if _here(node):
+        return f"shoal logs {node.name}"
+    return f"shoal logs {node.name} {FILE}   # or: ssh {node.address} docker logs --tail 50 ray-{node.role}"
+
+
+def _here(node: NodeStatus) -> bool:
     try:
-        here = ipaddress.ip_address(node.address).is_loopback
+        return ipaddress.ip_address(node.address).is_loopback
     except ValueError:
-        here = False
-    return f"shoal logs {node.name}" if here else f"ssh {node.address} docker logs --tail 50 ray-{node.role}"
+        return False
 
 
 def _of(nodes: Iterable[NodeStatus]) -> list[str]:

@@ -3,27 +3,33 @@
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from shoal import errors
+from shoal.bench.proof import Proof
 from shoal.engine.client import Answer
 from shoal.errors import CommandFailed, ShoalError
 from shoal.host.base import Host
 from shoal.host.wrap import container
+from shoal.ops.prove import COMMAND_SECONDS, Wish
 from shoal.ops.relay import MARK
 from shoal.plan.container import PYZ as INSIDE_PYZ
 from shoal.plan.container import STATE as INSIDE
 from shoal.plan.fleet import API_KEY, CURRENT, PYZ, STATE, FleetPlan, NodeDeployment
 from shoal.plan.fleet_node import GCS_PORT
 from shoal.plan.fleet_node import container as container_name
+from shoal.state.journal import Entry
 from shoal.state.live import ClusterLive
 from shoal.state.run import NodeRecord, RunRecord
-from shoal.state.status import ClusterStatus
+from shoal.state.status import ClusterStatus, EngineStatus
 
 PATIENCE = 30.0
+STACKS_WITHIN = 90.0
 ANSWERS_WITHIN = 320.0
-D = TypeVar("D", bound=BaseModel)
+D = TypeVar("D")
 
 
 def record(plan: FleetPlan, created: float, *, api_key_file: str = "") -> RunRecord:
@@ -64,9 +70,13 @@ def status(host: Host, plan: FleetPlan, created: float = 0.0, node: NodeDeployme
         HostError: the host, or its agent's container, could not be asked.
     """
     keeper = node or plan.head
-    state = INSIDE if plan.runtime == "compose" else f"{keeper.root}/{STATE}"
-    question = {"record": record(plan, created, api_key_file=f"{state}/{API_KEY}").model_dump(mode="json")}
-    return _part(host, _ask(host, plan, question, PATIENCE, keeper), "status", ClusterStatus)
+    return _part(host, _ask(host, plan, _seen_from(plan, keeper, created), PATIENCE, keeper), "status", ClusterStatus)
+
+
+def _seen_from(plan: FleetPlan, node: NodeDeployment, created: float = 0.0) -> dict[str, Any]:
+    """The record for a question to that node: keys and journals are looked for where it has them."""
+    state = INSIDE if plan.runtime == "compose" else f"{node.root}/{STATE}"
+    return {"record": record(plan, created, api_key_file=f"{state}/{API_KEY}").model_dump(mode="json")}
 
 
 def live(head: Host, plan: FleetPlan) -> ClusterLive:
@@ -77,6 +87,59 @@ def live(head: Host, plan: FleetPlan) -> ClusterLive:
     """
     question = {"record": record(plan, 0).model_dump(mode="json"), "live": True}
     return _part(head, _ask(head, plan, question, PATIENCE, plan.head), "live", ClusterLive)
+
+
+def engine(head: Host, plan: FleetPlan) -> EngineStatus:
+    """The engine, as its supervisor says.
+
+    Raises:
+        NotRunning: the supervisor does not answer.
+        HostError: the head could not be asked.
+    """
+    question = _seen_from(plan, plan.head) | {"engine": True}
+    return _part(head, _ask(head, plan, question, PATIENCE, plan.head), "engine", EngineStatus)
+
+
+def restart(head: Host, plan: FleetPlan, how: str) -> None:
+    """Have the head order a restart of the engine.
+
+    Raises:
+        ShoalError: the supervisor refuses or does not answer, or the head could not be asked.
+    """
+    question = _seen_from(plan, plan.head) | {"restart": how}
+    _part(head, _ask(head, plan, question, PATIENCE, plan.head), "ordered", bool)
+
+
+def events(host: Host, plan: FleetPlan, node: NodeDeployment, since: float) -> list[Entry]:
+    """What the journals of a node remember since that moment.
+
+    Raises:
+        HostError: the host, or its agent's container, could not be asked.
+    """
+    question = _seen_from(plan, node) | {"events": since}
+    return _part(host, _ask(host, plan, question, PATIENCE, node), "events", list[Entry])
+
+
+def prove(head: Host, plan: FleetPlan, wish: Wish) -> tuple[Proof, list[str]]:
+    """The head's verdict on the traffic, and what was said on the way to it.
+
+    Raises:
+        ShoalError: the traffic could not be driven, or a node could not be asked.
+    """
+    question = _seen_from(plan, plan.head) | {"prove": asdict(wish)}
+    told = _ask(head, plan, question, COMMAND_SECONDS, plan.head)
+    found = _part(head, told, "proof", dict[str, Any])
+    return _part(head, found, "found", Proof), _part(head, found, "said", list[str])
+
+
+def autopsy(host: Host, plan: FleetPlan, node: NodeDeployment) -> str:
+    """Where all ranks stand, as that node heard it of all agents: one page.
+
+    Raises:
+        HostError: the host, or its agent's container, could not be asked.
+    """
+    question = _seen_from(plan, node) | {"autopsy": True}
+    return _part(host, _ask(host, plan, question, STACKS_WITHIN, node), "page", str)
 
 
 def ask(head: Host, plan: FleetPlan, question: str, max_tokens: int = 64) -> Answer:
@@ -94,9 +157,16 @@ def ask(head: Host, plan: FleetPlan, question: str, max_tokens: int = 64) -> Ans
 def _part(host: Host, told: Mapping[str, Any], name: str, kind: type[D]) -> D:
     """A part of an answer. The release that runs there may be another version's."""
     try:
-        return kind.model_validate(told.get(name))
+        return TypeAdapter(kind).validate_python(told.get(name))
     except ValidationError as error:
         raise _foreign(host, str(error).splitlines()[0]) from error
+
+
+def _error(told: Mapping[str, str]) -> ShoalError:
+    """An error that was met there, of its own kind: its exit code is that kind's."""
+    found = getattr(errors, told.get("kind", ""), None)
+    kind = found if isinstance(found, type) and issubclass(found, ShoalError) else ShoalError
+    return kind(told["what"], why=told["why"], fix=told["fix"])
 
 
 def _foreign(host: Host, why: str) -> CommandFailed:
@@ -118,7 +188,7 @@ def _ask(
     except (ValueError, TypeError) as wrong:
         raise _foreign(host, f"it printed {line[:80]!r}") from wrong
     if error := told.get("error"):
-        raise ShoalError(error["what"], why=error["why"], fix=error["fix"])
+        raise _error(error)
     return told
 
 

@@ -112,6 +112,15 @@ def test_secrets_are_known_from_everywhere() -> None:
     )
 
 
+def test_a_name_that_leads_out_is_left_out() -> None:
+    """What a host sends under a name that would be unpacked elsewhere is named and left out: by .., /, or a link."""
+    files = {"nodes/a/x": b"1", "nodes/a/../../../x": b"2", "/etc/x": b"3", "nodes/a/link/x": b"4", "nodes/a/..b": b"5"}
+    made = assemble(files, {"nodes/a/link": "/etc", "nodes/../../link": "x"}, [])
+    assert (made.files, made.links) == ({"nodes/a/x": b"1", "nodes/a/..b": b"5"}, {"nodes/a/link": "/etc"})
+    why = "its name leads out of the archive"
+    assert made.left == dict.fromkeys(("nodes/a/../../../x", "/etc/x", "nodes/a/link/x", "nodes/../../link"), why)
+
+
 def test_the_page() -> None:
     """The page says how many values were masked, what was left out, and who was not reached."""
     text = page(

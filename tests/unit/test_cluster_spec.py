@@ -111,7 +111,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         "shoal.yaml:12: fabric.gdr: 'phb': expected 'auto', 'LOC', 'PIX', 'PXB', 'PHB' or 'SYS'; did you mean \"PHB\"?",
         "shoal.yaml:12: fabric.tc: 300: expected less than or equal to 255",
         (
-            "shoal.yaml:13: serving.api-key: expected generate, none, env:VARIABLE or file:PATH; "
+            "shoal.yaml:13: serving.api-key: expected generate, env:VARIABLE or file:PATH; "
             "the key itself never stands here"
         ),
         "shoal.yaml:13: serving.port: 70000: expected less than or equal to 65535",

@@ -360,6 +360,14 @@ def test_a_step_that_fails_is_told(home: Path) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("root", ["~nobody-of-that-name/.local/share/shoal/lab", "lab"])
+def test_a_home_that_is_not_known_is_told(root: str) -> None:
+    """Where no home can be found for the root, no step is done, and it is said; nothing is looked for for ever."""
+    told = hand.work({"root": root, "steps": [{"do": "look"}]})
+    why = "the home of this user is not known: HOME is not set, and passwd has no such user"
+    assert told == {"answers": [], "error": {"step": "look", "why": why, "path": root, "full": False}}
+
+
 def test_a_full_disk_is_named(home: Path) -> None:
     """The host, the folder and how to look; what was written before it is as it was."""
     error = {"step": "push", "why": "No space left on device: /h/x", "path": "/h", "full": True}

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from tests.unit.test_snapshot import free_port, serving
 
 from shoal.agent.app import agent_app
+from shoal.agent.key import derive
 from shoal.agent.live import Live
 from shoal.agent.readings import Readings
 from shoal.bench.counters import NodeProof, Process
@@ -301,3 +302,15 @@ def test_a_file_that_is_none_is_named(tmp_path: Path, words: list[str], said: st
     out = tmp_path / "r.html"
     done = CliRunner().invoke(main, ["report", "-o", str(out), *(word.format(**places) for word in words)])
     assert (done.exit_code, said in done.output, out.exists()) == (2, True, False)
+
+
+def test_the_secrets_of_a_cluster_file_are_known(tmp_path: Path) -> None:
+    """The keys that the operator keeps of the file's cluster, and the one that its file names, are masked by value."""
+    file = tmp_path / "shoal.yaml"
+    file.write_text("cluster: lab\nhosts: [{name: a}]\nserving: {api-key: env:MY_KEY}\n")
+    kept = tmp_path / "clusters" / "lab"
+    kept.mkdir(parents=True)
+    (kept / "api.key").write_text("generated-key\n")
+    (kept / "ray.token").write_text("ray-token\n")
+    env = {"SHOAL_STATE_DIR": str(tmp_path), "MY_KEY": "own-key"}
+    assert set(report._secrets(None, file, env)) == {"generated-key", "ray-token", derive("ray-token"), "own-key"}

@@ -366,6 +366,9 @@ STEPS: Dict[str, Callable[[str, Step], Any]] = {
 def work(request: Dict[str, Any]) -> Dict[str, Any]:
     """Every step in turn; the first that cannot be done ends it."""
     root, answers = os.path.expanduser(request["root"]), []
+    if not os.path.isabs(root):  # below no folder, each step would look for one for ever, or work wherever ssh begins
+        why = "the home of this user is not known: HOME is not set, and passwd has no such user"
+        return {"answers": [], "error": {"step": request["steps"][0]["do"], "why": why, "path": root, "full": False}}
     for step in request["steps"]:
         try:
             answers.append(STEPS[step["do"]](root, step))

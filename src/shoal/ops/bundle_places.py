@@ -62,7 +62,7 @@ def of_file(file: Path, env: Mapping[str, str]) -> Cluster:
     kept = collect.collect(wanted)
     files = {f"plan/{name}": base64.b64decode(data) for name, data in kept["files"].items()}
     files[f"plan/{file.name}"] = file.read_bytes()
-    secrets = [*kept["secrets"], *of_environment(env), *_key(spec.serving.api_key, env)]
+    secrets = [*kept["secrets"], *of_environment(env), *key_of(spec.serving.api_key, env)]
     return Cluster(spec.cluster, places, files, secrets)
 
 
@@ -92,7 +92,7 @@ def _containers(role: str) -> dict[str, tuple[str, ...]]:
     return {**logs, "docker/ps.txt": ("docker", "ps", "-a"), "docker/inspect.json": inspect}
 
 
-def _key(source: str, env: Mapping[str, str]) -> list[str]:
+def key_of(source: str, env: Mapping[str, str]) -> list[str]:
     """The API key, where the file says that it comes from somewhere else."""
     kind, _, name = source.partition(":")
     if kind == "env":

@@ -10,7 +10,7 @@ from typing import TypeVar
 import aiohttp
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from shoal.agent.key import bearer
+from shoal.agent.key import bearer, derive
 from shoal.bench.counters import NodeProof
 from shoal.bench.fabric import read_document
 from shoal.bench.measure import Measured
@@ -22,13 +22,16 @@ from shoal.host.base import Host
 from shoal.host.local import LocalHost
 from shoal.nccl.variables import dotted
 from shoal.ops import events
+from shoal.ops.bundle_places import key_of
 from shoal.ops.doctor import examine
 from shoal.ops.fabric import version_of
+from shoal.ops.fleet.desk import desk
 from shoal.ops.fleet.hosts import open_hosts
 from shoal.ops.reach import reach
 from shoal.ops.status import reader
 from shoal.ops.where import Reach
 from shoal.plan.fabric import Fabric, plan_fabric
+from shoal.plan.fleet import API_KEY, RAY_TOKEN
 from shoal.spec import cluster
 from shoal.spec.environ import state_dir
 from shoal.spec.redact import of_environment
@@ -103,7 +106,7 @@ def gather(wish: Wish, env: Mapping[str, str]) -> Contents:
     doctor = examine(hosts, wish.captures, Choice())
     fabric, nccl = _fabric(doctor)
     running = asyncio.run(_ask(where, env)) if where else _far(wish.file, env) if wish.file else None
-    return Contents(time.time(), doctor, fabric, nccl, running, benches, proof, _secrets(where, env))
+    return Contents(time.time(), doctor, fabric, nccl, running, benches, proof, _secrets(where, wish.file, env))
 
 
 def _hosts(wish: Wish) -> Sequence[Host]:
@@ -203,10 +206,18 @@ def _events(env: Mapping[str, str]) -> tuple[Entry, ...]:
         return ()
 
 
-def _secrets(where: Reach | None, env: Mapping[str, str]) -> tuple[str, ...]:
-    """Values that are known to be secrets: of the environment, of the API's key, of Ray's token."""
+def _secrets(where: Reach | None, file: Path | None, env: Mapping[str, str]) -> tuple[str, ...]:
+    """Values that are known to be secrets: of the environment, the API's key, Ray's token, and the key it makes."""
     names = [env.get(name, "") for name in ("RAY_AUTH_TOKEN_PATH", "SHOAL_API_KEY_FILE")]
     files = [name for name in (*names, where.api_key_file if where else "") if name]
     texts = (LocalHost().read(name) or "" for name in files)
     known = {*of_environment(env), *(text.strip() for text in texts), (where.key if where else None) or ""}
-    return tuple(sorted(known - {""}))
+    return tuple(sorted((known | (_of_file(file, env) if file else set())) - {""}))
+
+
+def _of_file(file: Path, env: Mapping[str, str]) -> set[str]:
+    """The same of a cluster on other machines: what the operator keeps of it, or the file names."""
+    spec = cluster.load(file)
+    own = desk(spec.cluster, env).folder
+    key, token = ((LocalHost().read(str(own / name)) or "").strip() for name in (API_KEY, RAY_TOKEN))
+    return {key, token, derive(token) if token else "", *map(str.strip, key_of(spec.serving.api_key, env))}

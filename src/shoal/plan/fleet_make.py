@@ -47,12 +47,6 @@ def plan_fleet(spec: ClusterSpec, seen: Mapping[str, Seen], given: Given) -> Fle
         PreconditionFailed: hosts are not fit for it; all that is wrong is named.
         ConfigError: the file asks for what cannot be.
     """
-    if spec.serving.api_key == "none":
-        raise ConfigError(
-            "serving.api-key: none: the endpoint is never served without a key",
-            why="whoever reaches its port could use the GPUs",
-            fix=f"write `api-key: generate` in {given.origin}",
-        )
     drafts = [_draft(spec, host, seen[host.name], given) for host in spec.hosts]
     _refuse(spec, drafts, seen, given)
     parallel = _parallel(spec, drafts, given)

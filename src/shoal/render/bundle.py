@@ -26,6 +26,9 @@ of known form. Names, addresses, and questions to the model where a log has them
 """
 
 
+LEADS_OUT = "its name leads out of the archive"
+
+
 @dataclass(frozen=True)
 class Bundle:
     """The archive's files and links by name, what was left out and why, and how many values were masked."""
@@ -45,13 +48,24 @@ def assemble(files: Mapping[str, bytes], links: Mapping[str, str], secrets: Iter
     redactor = Redactor(known)
     kept, left = dict[str, bytes](), dict[str, str]()
     for name, data in files.items():
+        if _leads_out(name, links):
+            left[redactor.text(name)] = LEADS_OUT
+            continue
         clean, called = redactor.data(data), redactor.text(name)
         if left_in(clean, known):
             left[called] = "a secret stood in it in a form that could not be taken out"
         else:
             kept[called] = clean
-    targets = {redactor.text(name): redactor.text(target) for name, target in links.items()}
+    within = {name: target for name, target in links.items() if not _leads_out(name, links)}
+    left |= {redactor.text(name): LEADS_OUT for name in links if name not in within}
+    targets = {redactor.text(name): redactor.text(target) for name, target in within.items()}
     return Bundle(kept, targets, left, redactor.masked)
+
+
+def _leads_out(name: str, links: Mapping[str, str]) -> bool:
+    """Whether a name would be unpacked elsewhere: a host that is not to be trusted may send any, or go by a link."""
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts or "\0" in name or any(str(one) in links for one in path.parents)
 
 
 def _dotenv(text: str) -> set[str]:

@@ -63,8 +63,8 @@ def _api_host(value: str) -> str:
 
 
 def _api_key(value: str) -> str:
-    if not re.fullmatch(r"generate|none|env:[A-Za-z_][A-Za-z0-9_]*|file:.+", value):
-        raise ValueError("expected generate, none, env:VARIABLE or file:PATH; the key itself never stands here")
+    if not re.fullmatch(r"generate|env:[A-Za-z_][A-Za-z0-9_]*|file:.+", value):
+        raise ValueError("expected generate, env:VARIABLE or file:PATH; the key itself never stands here")
     return value
 
 
@@ -173,7 +173,7 @@ class ServingSpec(Part):
     )
     port: Annotated[int, Field(strict=True, ge=1, le=65535)] = Field(default=8000, description="its port")
     api_key: Annotated[str, AfterValidator(_api_key)] = Field(
-        default="generate", description="generate, env:VARIABLE or file:PATH; `none` is refused by `shoal plan`"
+        default="generate", description="generate, env:VARIABLE or file:PATH: the endpoint is never without a key"
     )
 
 

@@ -122,6 +122,21 @@ def test_a_command_on_one(chair: Chair) -> None:
     chair.shoal("exec", "gpu-1", "--", "sh", "-c", "exit 9", code=9)
 
 
+def test_what_runs_is_asked_and_ordered_about(chair: Chair) -> None:
+    """Journals of both nodes as one story, a restart that ends with a token, a page of all ranks, a proof's rows."""
+    restarted = chair.shoal("restart", "-f", "shoal.yaml", "--now").splitlines()
+    assert restarted[0] == "restart (now): asked of the supervisor on gpu-1"
+    assert restarted[-1] == "ready: a token was produced"
+    story = [json.loads(line) for line in chair.shoal("events", "-f", "shoal.yaml", "--json").splitlines()]
+    assert {one["node"] for one in story} == {"gpu-1", "gpu-2", "engine"}
+    assert [one["time"] for one in story] == sorted(one["time"] for one in story)
+    page = chair.shoal("autopsy", "-f", "shoal.yaml")
+    assert "engine ready" in page
+    assert [line for line in page.splitlines() if "told nothing" in line] == []
+    proof = json.loads(chair.shoal("prove", "-f", "shoal.yaml", "--json", code=1))
+    assert (proof["verdict"], proof["proven"]) == ("nothing", False)
+
+
 def test_no_secret_is_where_others_look(chair: Chair) -> None:
     """No secret is in a command line, environment, log, journal, plan or rendered file, on a host or in an output."""
     for host in chair.hosts:

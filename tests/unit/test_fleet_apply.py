@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -300,6 +300,78 @@ def test_the_lock_is_kept_from_stage_to_stage(place: Place, tmp_path: Path, monk
         Lock(host, root, "down").take()
         with pytest.raises(AlreadyRunning, match="changes this cluster just now: shoal down"):
             course.at("waiting")
+
+
+def test_the_lock_is_kept_while_a_stage_runs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One stage may last longer than the lock: it is taken again meanwhile, and no more once it is given back."""
+    host, root, now, looks = place.hosts["gpu-1"], str(place.root("gpu-1")), [1000.0], []
+    monkeypatch.setattr(lock_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(hand, "time", SimpleNamespace(time=lambda: now[0]))
+    lock = Lock(host, root, "up")
+    lock.take()
+
+    def wait(seconds: float) -> bool:
+        now[0] += seconds
+        looks.append(now[0])
+        if len(looks) == 8:
+            lock.give_back()
+        return len(looks) > 8
+
+    monkeypatch.setattr(lock._ended, "wait", wait)
+    other = Lock(host, root, "down")
+    ask = lock._ask
+
+    def watched(seconds: float) -> dict[str, str]:
+        if seconds:
+            with pytest.raises(AlreadyRunning, match="shoal up"):
+                other.take()
+        return ask(seconds)
+
+    monkeypatch.setattr(lock, "_ask", watched)
+    lock.along()
+    assert (now[0], len(looks)) == (1000.0 + 9 * lock_module.ALONG, 9)
+    other.take()
+
+
+def test_a_way_back_to_another_head_locks_both(place: Place) -> None:
+    """Who has the file as it is, and who has it as it was: neither can work meanwhile. The same head is locked once."""
+    heads = [(host, str(place.root(name))) for name, host in place.hosts.items()]
+    with verbs.both_locked(heads[0], heads[1], "rollback"):
+        for host, root in heads:
+            with pytest.raises(AlreadyRunning, match="shoal rollback"):
+                Lock(host, root, "up").take()
+    with verbs.both_locked(heads[0], heads[0], "rollback"):
+        Lock(*heads[1], "up").take()
+    Lock(*heads[0], "up").take()
+
+
+def test_a_host_that_has_left_the_file_is_taken_down_too(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head's record names it, and nobody else does: what runs there is stopped, and with the rest all goes."""
+    planned = changes(place.plan, place.standings())
+    place.pushed()
+    apply.switch(place.fleet, planned.switch)
+    apply.carry(place.fleet, planned)
+    alone = parse(PROCESS.replace("  - {name: gpu-2, fabric: 10.0.0.2, gpus: 1}\n", ""), "shoal.yaml")
+    monkeypatch.setattr(down, "open_file", lambda _: (alone, {"gpu-1": place.hosts["gpu-1"]}))
+    monkeypatch.setattr(down, "open_host", lambda name, _: place.hosts[name])
+
+    def look(_: object, hosts: Sequence[Host]) -> list[Standing]:
+        found = place.standings()
+        return [found[host.name].model_copy(update={"home": str(place.homes[host.name])}) for host in hosts]
+
+    monkeypatch.setattr(down, "look", look)
+    done = down.down(FILE, {"SHOAL_STATE_DIR": str(tmp_path / "mine")}, place.said.append, purge=True)
+    assert {"stopped agent of gpu-1", "stopped agent of gpu-2", f"removed {place.root('gpu-2')} on gpu-2"} <= set(done)
+    assert [list(home.iterdir()) for home in place.homes.values()] == [[], []]
+
+
+def test_the_same_machine_by_another_name_has_not_left() -> None:
+    """A host that is called otherwise now is reached by its new name alone."""
+    renamed = parse(PROCESS.replace("{name: gpu-2,", "{name: other, ssh: gpu-2,"), "shoal.yaml")
+    standings = stands(plan())
+    assert down.no_longer_named(renamed, {"gpu-1": standings["gpu-1"], "other": standings["gpu-2"]}) == {}
 
 
 def desk(folder: Path, **env: str) -> Desk:

@@ -9,12 +9,14 @@ from shoal.errors import ShoalError
 from shoal.host.base import Host
 from shoal.host.fanout import fanout
 from shoal.host.send import carry_out
+from shoal.host.ssh import SshHost
 from shoal.ops.fleet import apply
 from shoal.ops.fleet.desk import desk
+from shoal.ops.fleet.hosts import open_host
 from shoal.ops.fleet.lock import locked
 from shoal.ops.fleet.planning import every, look, open_file
+from shoal.ops.fleet.running import plan_of
 from shoal.plan.fleet import FleetPlan, NodeDeployment, root_of
-from shoal.plan.fleet_changes import former
 from shoal.spec.cluster import ClusterSpec
 from shoal.state.standing import Standing
 
@@ -55,6 +57,10 @@ def down(file: Path, env: Mapping[str, str], note: Callable[[str], None], *, pur
     there = tuple(hosts.values())
     note("looking at the hosts")
     answers = dict(zip(hosts, look(spec, there), strict=True))
+    if gone := no_longer_named(spec, answers):
+        note(f"looking at {', '.join(gone)}: no longer in the file, and this cluster's release is on it")
+        answers |= dict(zip(gone, look(spec, tuple(gone.values())), strict=True))
+        hosts |= gone
     standings = {name: answer for name, answer in answers.items() if isinstance(answer, Standing)}
     lost = {name: answer for name, answer in answers.items() if isinstance(answer, ShoalError)}
     reached = Reached(spec, hosts, standings)
@@ -69,6 +75,14 @@ def down(file: Path, env: Mapping[str, str], note: Callable[[str], None], *, pur
     return done
 
 
+def no_longer_named(spec: ClusterSpec, answers: Mapping[str, Standing | ShoalError]) -> dict[str, SshHost]:
+    """Hosts that the release on the head has, and the file has no more; the same machine by another name is none."""
+    plan = plan_of(spec, answers)
+    known = {host.ssh or host.name for host in spec.hosts} | {host.name for host in spec.hosts}
+    nodes = plan.nodes if plan else ()
+    return {node.name: open_host(node.name, node.ssh) for node in nodes if not {node.name, node.ssh} & known}
+
+
 def _on_all(reached: Reached, note: Callable[[str], None], *, purge: bool) -> list[str]:
     with locked(reached.hosts[reached.keeper], reached.root(reached.keeper), "down") as lock:
 
@@ -76,7 +90,7 @@ def _on_all(reached: Reached, note: Callable[[str], None], *, purge: bool) -> li
             note(words)
             lock.keep()
 
-        plan = next((plan for one in reached.standings.values() if (plan := former(one))), None)
+        plan = plan_of(reached.spec, reached.standings)
         refuse_unread(reached, plan)
         names = [name for name in reached.standings if plan and plan.node(name)]
         done = take_down(plan, names, reached.hosts, stage) if plan else []

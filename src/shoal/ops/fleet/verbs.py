@@ -1,7 +1,7 @@
 """``shoal up`` and ``shoal rollback`` for a cluster on many hosts, from the first look to the first token."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,7 +183,8 @@ def rollback(file: Path, env: Mapping[str, str], speaker: Speaker, patience: flo
     own = desk(spec.cluster, env)
     own.make()
     chair = Chair(file, spec, known, standings, plan, own)
-    with locked(hosts[head.name], plan.head.root, "rollback") as lock:
+    mine = (hosts[head.name], root_of(standings[head.name].home, spec.cluster))
+    with both_locked(mine, (known[plan.head.name], plan.head.root), "rollback") as lock:
         course = Course("rollback", file, own, plan.digest, speaker.note, lock)
         now = every(tuple(known.values()), look(spec, tuple(known.values())))
         _require_release(plan, now)
@@ -192,6 +193,18 @@ def rollback(file: Path, env: Mapping[str, str], speaker: Speaker, patience: flo
             ready = _first_token(chair, moved, course, speaker, lock, patience)
         course.done()
         return ready
+
+
+@contextmanager
+def both_locked(mine: tuple[Host, str], theirs: tuple[Host, str], verb: str) -> Iterator[Lock]:
+    """Hold the lock of two heads, each a host and its root: that of the file, and that of the release where it differs.
+
+    Whoever has the file as it was locks the other head.
+    """
+    with ExitStack() as held:
+        if mine[0].name != theirs[0].name:
+            held.enter_context(locked(*mine, verb))
+        yield held.enter_context(locked(*theirs, verb))
 
 
 def earlier(head: Host, name: str, standing: Standing, cluster: str, file: Path) -> FleetPlan:

@@ -1,26 +1,18 @@
 """Ending and verifying: the ranks of every node through its agent, and the GPUs as Ray counts them."""
 
 import asyncio
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from shoal.agent import ray_command
 from shoal.agent.key import bearer
-from shoal.agent.supervise import Child
-from shoal.errors import ShoalError
-from shoal.facts.ray import free_argv, parse_usage
+from shoal.engine.books import Books
 from shoal.log import EventLog
-from shoal.spec import worker_env
-from shoal.spec.env import ServeSettings
 
 END_PATIENCE = aiohttp.ClientTimeout(total=30.0, connect=1.5)
 EVIDENCE_PATIENCE = aiohttp.ClientTimeout(total=15.0, connect=1.5)
-FREE_WITHIN = 15.0
 
 
 @dataclass(frozen=True)
@@ -82,9 +74,8 @@ def judge(answers: Mapping[str, Any], names: Mapping[str, str]) -> Cleared:
 class Clearer:
     """Makes sure that no rank is left and that the GPUs are free."""
 
-    def __init__(self, settings: ServeSettings, env: Mapping[str, str], orders: Orderer, log: EventLog) -> None:
-        self._settings = settings
-        self._env = dict(env)
+    def __init__(self, books: Books, orders: Orderer, log: EventLog) -> None:
+        self._books = books
         self._orders = orders
         self._log = log
 
@@ -93,7 +84,7 @@ class Clearer:
 
         For the ``raylets`` (name by node id) also wait until Ray holds no GPU for an actor or a placement group.
         """
-        ended, ray = await asyncio.gather(self._end(names), self._ray(raylets))
+        ended, ray = await asyncio.gather(self._end(names), self._books.held(raylets))
         if ended.silent:
             self._log("clear", f"not verified: {'; '.join(ended.silent)}", level="warn")
         return Cleared("; ".join(words for words in (ended.held, ray) if words), ended.silent)
@@ -103,33 +94,3 @@ class Clearer:
             self._log("clear", "no token of Ray's here: ranks are left to Ray, and not verified gone", level="warn")
             return Cleared("")
         return judge(await self._orders.all(list(names), "end", END_PATIENCE), names)
-
-    async def _ray(self, raylets: Mapping[str, str]) -> str:
-        """Who holds GPUs in Ray's books after a while; empty where nobody does, or where Ray cannot be asked."""
-        if not raylets:
-            return ""
-        argv = free_argv(sys.executable, self._settings.head, raylets, FREE_WITHIN)
-        child = Child.start(argv, env=self._child_env(), log=self._answer_file())
-        try:
-            await child.wait(FREE_WITHIN + 8)
-            held = parse_usage(child.output(100_000)).held
-        except ShoalError as error:
-            self._log("clear", f"Ray was not asked for its GPUs: {' '.join(str(error).split())}", level="warn")
-            return ""
-        finally:
-            await child.stop(0.5)
-        return "; ".join(
-            f"{node.total - node.free:g} GPU(s) of {raylets[node.node_id]} belong to another job of Ray's"
-            for node in held
-        )
-
-    def _answer_file(self) -> Path:
-        path = Path(self._settings.state_dir) / "logs" / ".free.json"
-        path.unlink(missing_ok=True)
-        return path
-
-    def _child_env(self) -> dict[str, str]:
-        env = worker_env.passed_on(self._env)
-        if ray_command.is_loopback(self._settings.address):
-            env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        return env

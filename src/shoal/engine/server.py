@@ -13,8 +13,8 @@ from shoal.explain.errors import first_cause
 from shoal.log import EventLog
 from shoal.spec.env import ServeSettings
 
-# It is killed after this: by then its evidence is saved, and nothing of it is worth a wait.
-GRACE = 3.0
+# Seconds from TERM to KILL. After a fault its evidence is saved by then, and nothing of it is worth a wait.
+GRACE, FAULT_GRACE = 3.0, 0.5
 SAID = 400_000
 
 
@@ -114,13 +114,13 @@ class Server:
         pid = self.pid
         return [] if pid is None else [pid, *(process.pid for process in descendants(pid))]
 
-    async def end(self) -> list[str]:
+    async def end(self, grace: float = GRACE) -> list[str]:
         """End it and all below it; returns the shared memory that it left and that was removed."""
         self._trouble = ""
         await self._executor.end()
         if self._child is None:
             return []
         used = ranks.segments(self.processes())
-        await self._child.stop(GRACE)
+        await self._child.stop(grace)
         self._child = None
         return ranks.remove(used, set())

@@ -11,6 +11,7 @@ from shoal.agent.key import cluster_key
 from shoal.agent.supervise import reap_orphans
 from shoal.engine import gate, launch, phases, recover
 from shoal.engine.agents import ask_agents
+from shoal.engine.books import Books
 from shoal.engine.clear import Clearer, Orderer
 from shoal.engine.client import EngineClient
 from shoal.engine.executor import executor_of
@@ -20,7 +21,7 @@ from shoal.engine.nodes import Nodes
 from shoal.engine.planned import drained, hold_back, renew
 from shoal.engine.probe import TokenWatch
 from shoal.engine.recover import Action, Restart, Rules, Seen, Stage, State
-from shoal.engine.server import Server
+from shoal.engine.server import FAULT_GRACE, GRACE, Server
 from shoal.engine.show import VIEW, shown
 from shoal.engine.watch import WEDGED
 from shoal.host.local import LocalHost
@@ -62,7 +63,8 @@ class Supervisor:
         self._owner = Ownership(folder, name, settings.address, head, self._orders)
         self._executor = executor_of(settings, request, env, self._orders)
         self._server = Server(settings, request, self._executor, log)
-        self._clearer = Clearer(settings, env, self._orders, log)
+        self._books = Books(settings, env, log)
+        self._clearer = Clearer(self._books, self._orders, log)
         self._incidents = Incidents(folder, self._orders, client, self._server, log)
         self._watch = TokenWatch(client)
         self._nodes = Nodes(settings.lost_after)
@@ -95,6 +97,7 @@ class Supervisor:
         finally:
             await self._watch.end()
             await self._server.end()
+            await self._books.close()
             await self._owner.release()
         return 0
 
@@ -208,6 +211,7 @@ class Supervisor:
         return ""
 
     async def _save(self) -> str:
+        self._open_books()
         status = self._status().model_dump_json(indent=2) + "\n"
         saved = await self._incidents.save(self.state.why, status, self._nodes.reachable, self._journal)
         self._incident = str(saved or "")
@@ -216,8 +220,9 @@ class Supervisor:
     async def _end(self) -> str:
         """End the server, then every rank through the agents; what is verified now need not be asked at the gate."""
         launched = bool(self._nodes.launched)
+        self._open_books()
         await self._watch.end()
-        await self._server.end()
+        await self._server.end(GRACE if self.state.planned or self.state.stopping else FAULT_GRACE)
         self._nodes = self._nodes.gone()
         hold_back(self._folder, on=False)
         if not launched:
@@ -229,6 +234,11 @@ class Supervisor:
         except TimeoutError:
             self._log("end", f"ranks were not verified gone within {STOP_LIMIT:g} s", level="warn")
         return ""
+
+    def _open_books(self) -> None:
+        """Ray will be asked who holds GPUs, once the engine has ended."""
+        if self._nodes.launched and self._nodes.unsure and not self.state.stopping:
+            self._books.open()
 
     async def _renew(self) -> str:
         workers = [

@@ -6,6 +6,7 @@ The asking is done by ``python -m shoal.facts.ray_child``, a short-lived child t
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -90,6 +91,14 @@ def free_argv(python: str, address: str, nodes: Collection[str], timeout: float)
     """The child that waits, ``timeout`` seconds at most, until Ray holds no GPU of these nodes (ids)."""
     named = tuple(word for node_id in sorted(nodes) for word in ("--node", node_id))
     return (python, "-m", CHILD, "free", address, "--timeout", f"{timeout:g}", *named)
+
+
+def early_argv(python: str, address: str, question: Path, timeout: float) -> tuple[str, ...]:
+    """The same child, started before the question is known: it loads Ray and waits for the file with the ids.
+
+    The file is there whole or not at all, an id in each line; ``timeout`` counts from then on.
+    """
+    return (python, "-m", CHILD, "free", address, "--timeout", f"{timeout:g}", "--question", str(question))
 
 
 def parse_usage(text: str) -> Usage:

@@ -1,7 +1,7 @@
 """The one program that imports ray: asks the GCS, prints one JSON document, ends.
 
     python -m shoal.facts.ray_child nodes HOST:PORT [--wait IP [--mark RESOURCE]] [--timeout S]
-    python -m shoal.facts.ray_child free HOST:PORT --node NODE_ID... [--timeout S]
+    python -m shoal.facts.ray_child free HOST:PORT (--node NODE_ID... | --question FILE) [--timeout S]
     python -m shoal.facts.ray_child drain HOST:PORT NODE_ID [--deadline S] [--reason PREEMPTION] [--message TEXT]
 
 A child, because importing ray costs 90 MB. Exit codes: 0 printed (and found, accepted), 3 not found in time or
@@ -27,13 +27,14 @@ from shoal.facts.ray import EXIT_FOUND, EXIT_NOT_FOUND, EXIT_UNREACHABLE
 
 POLL_S = 0.1
 CALL_S = 2.0
+QUESTION_S = 60.0
 ALIVE = 0
 # Ray's defaults add up to 40 s of silence for a GCS that is not there. Read once, when ray is imported.
 LIMITS = {"RAY_gcs_rpc_server_connect_timeout_s": "1", "RAY_py_gcs_connect_timeout_s": "2"}
 
 
 class GcsError(Exception):
-    """The GCS could not be asked; ``kind`` is "token", "ray" (not to be imported) or "unreachable"."""
+    """The GCS was not asked; ``kind``: "token", "ray" (not to be imported), "question" (none came), "unreachable"."""
 
     def __init__(self, why: str, kind: str = "unreachable") -> None:
         super().__init__(why)
@@ -52,6 +53,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     free = verbs.add_parser("free")
     free.add_argument("address", type=address_type)
     free.add_argument("--node", metavar="NODE_ID", action="append", default=[], type=node_id_type)
+    free.add_argument("--question", metavar="FILE", type=Path)
     free.add_argument("--timeout", type=float, default=20.0)
     drain = verbs.add_parser("drain")
     drain.add_argument("address", type=address_type)
@@ -187,11 +189,22 @@ def usage(client: Any, wanted: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
+def wait_for_question(file: Path) -> list[str]:
+    """The node ids in that file, once it is there."""
+    end = time.monotonic() + QUESTION_S
+    while time.monotonic() < end:
+        if file.exists():
+            return file.read_text(encoding="utf-8").split()
+        time.sleep(POLL_S / 2)
+    raise GcsError(f"no question came within {QUESTION_S:g} s", "question")
+
+
 def free(client: Any, args: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     """The GPUs of each node, and whether all are free; asked again until they are or ``timeout`` seconds are over."""
+    wanted = args.node if args.question is None else wait_for_question(args.question)
     end = time.monotonic() + args.timeout
     while True:
-        rows = usage(client, args.node)
+        rows = usage(client, wanted)
         good = all(one["free"] >= one["total"] for one in rows)
         if good or time.monotonic() >= end:
             return {"nodes": rows}, good

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shoal.agent.supervise import _LIBC, PR_SET_CHILD_SUBREAPER, Child, become_subreaper, reap_orphans
+from shoal.agent.supervise import _PRCTL, PR_SET_CHILD_SUBREAPER, Child, become_subreaper, reap_orphans
 
 ENV = {"PATH": os.environ["PATH"]}
 
@@ -23,8 +23,8 @@ def subreaper() -> Iterator[None]:
     become_subreaper()
     yield
     reap_orphans()
-    if _LIBC is not None:
-        _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    if _PRCTL is not None:
+        _PRCTL(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def gone(pid: int) -> bool:
@@ -52,6 +52,32 @@ async def until(true: Callable[[], object], child: Child) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError(child.output())
+
+
+STUCK = """
+import ctypes, os, sys, threading, time
+from pathlib import Path
+from shoal.agent.supervise import Child
+folder = Path(sys.argv[1])
+os.mkfifo(folder / "library")
+threading.Thread(target=ctypes.CDLL(None).dlopen, args=(bytes(folder / "library"), 2), daemon=True).start()
+time.sleep(0.2)
+child = Child.start(["true"], env={"PATH": os.environ["PATH"]}, log=folder / "log")
+os._exit(child._process.wait(20))
+"""
+
+
+def test_a_child_starts_beside_a_thread_that_holds_locks(tmp_path: Path) -> None:
+    """A thread that is stuck in the dynamic loader, and so holds its locks, keeps no child from starting."""
+    done = subprocess.run([sys.executable, "-c", STUCK, tmp_path], timeout=40, check=False)
+    assert done.returncode == 0
+
+
+async def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
+    """The kernel is told to kill it when the process that started it ends, however that ends."""
+    ask = "import ctypes; n = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(n), 0, 0, 0); print(n.value)"
+    child = Child.start([sys.executable, "-c", ask], env=ENV, log=tmp_path / "log")
+    assert (await child.wait(20), child.output()) == (0, f"{int(signal.SIGKILL)}\n")
 
 
 async def test_code(tmp_path: Path) -> None:

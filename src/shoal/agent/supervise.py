@@ -14,22 +14,25 @@ from typing import BinaryIO
 import psutil
 
 PR_SET_PDEATHSIG = 1
+KILL = int(signal.SIGKILL)
 PR_SET_CHILD_SUBREAPER = 36
 LONGEST = 1 << 20
 # Ids of children whose exit codes are collected by their Child.
 _OWN: set[int] = set()
-_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+# Found here, once, and called without letting go of the interpreter's lock: we have threads, and between fork and exec
+# there is nothing to look up and no lock to wait for that another thread may hold.
+_PRCTL = ctypes.PyDLL(None).prctl if sys.platform == "linux" else None
 
 
 def become_subreaper() -> None:
     """Adopt the orphans of our children: a raylet's workers survive it, and we must still be able to end them."""
-    if _LIBC is not None:
-        _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if _PRCTL is not None:
+        _PRCTL(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _die_with_parent() -> None:
-    if _LIBC is not None:
-        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if _PRCTL is not None:
+        _PRCTL(PR_SET_PDEATHSIG, KILL, 0, 0, 0)
 
 
 def _append_to(log: Path) -> BinaryIO:
@@ -75,7 +78,7 @@ class Child:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 (the agent has one thread when it starts children)
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 (one system call, no lock)
             )
             _OWN.add(process.pid)
             return cls(process, log, offset)

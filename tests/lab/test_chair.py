@@ -19,7 +19,7 @@ from shoal.engine.launch import Request
 from shoal.host import capture
 from shoal.host.ssh import SshHost
 from shoal.lab.plan import SIM_SERVER
-from shoal.lab.sim.answers import MODEL
+from shoal.lab.sim.answers import MODEL, answer, chat_prompt
 from shoal.plan.engine import arguments
 from shoal.plan.parallel import Parallel
 
@@ -123,7 +123,9 @@ def test_a_command_on_one(chair: Chair) -> None:
 
 
 def test_what_runs_is_asked_and_ordered_about(chair: Chair) -> None:
-    """Journals of both nodes as one story, a restart that ends with a token, a page of all ranks, a proof's rows."""
+    """An answer, a restart that ends with a token, journals of both nodes as one story, all ranks, a proof's rows."""
+    answered = chair.shoal("ask", "-f", "shoal.yaml", "--max-tokens", "4", "1 + 1?")
+    assert answered == answer(chat_prompt([{"role": "user", "content": "1 + 1?"}]), 4) + "\n"
     restarted = chair.shoal("restart", "-f", "shoal.yaml", "--now").splitlines()
     assert restarted[0] == "restart (now): asked of the supervisor on gpu-1"
     assert restarted[-1] == "ready: a token was produced"

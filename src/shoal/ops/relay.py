@@ -38,7 +38,8 @@ def _live(record: RunRecord, question: Question) -> Any:
 
 
 def _answer(record: RunRecord, question: Question) -> Any:
-    told = ask(record, question["ask"], max_tokens=int(question["max_tokens"]))
+    limit, temperature = int(question["max_tokens"]), float(question.get("temperature", 0.0))
+    told = ask(record, question["ask"], max_tokens=limit, temperature=temperature)
     return {"text": told.text, "tokens": told.tokens, "seconds": told.seconds}
 
 

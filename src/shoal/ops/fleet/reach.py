@@ -142,7 +142,7 @@ def autopsy(host: Host, plan: FleetPlan, node: NodeDeployment) -> str:
     return _part(host, _ask(host, plan, question, STACKS_WITHIN, node), "page", str)
 
 
-def ask(head: Host, plan: FleetPlan, question: str, max_tokens: int = 64) -> Answer:
+def ask(head: Host, plan: FleetPlan, question: str, max_tokens: int = 64, temperature: float = 0.0) -> Answer:
     """The model's answer.
 
     Raises:
@@ -150,6 +150,7 @@ def ask(head: Host, plan: FleetPlan, question: str, max_tokens: int = 64) -> Ans
     """
     began = time.time()
     asked = {"record": record(plan, 0).model_dump(mode="json"), "ask": question, "max_tokens": max_tokens}
+    asked |= {"temperature": temperature}
     found = _ask(head, plan, asked, ANSWERS_WITHIN, plan.head)["answer"]
     return Answer(str(found["text"]), int(found["tokens"]), float(found.get("seconds") or time.time() - began))
 

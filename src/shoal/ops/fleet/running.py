@@ -1,4 +1,4 @@
-"""What is asked of, or ordered to, a cluster of a file while it runs: restart, events, proof, autopsy."""
+"""What is asked of, or ordered to, a cluster of a file while it runs: a question, restart, events, proof, autopsy."""
 
 import re
 import shlex
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shoal.bench.proof import Proof
+from shoal.engine.client import Answer
 from shoal.errors import HostError, NotRunning, ShoalError
 from shoal.host.base import Host
 from shoal.host.fanout import fanout
@@ -25,7 +26,7 @@ from shoal.state.status import EngineStatus
 
 Standings = Mapping[str, Standing | ShoalError]
 DEADLINE = 60.0
-NAMED = re.compile(r"\bshoal (status|logs|events|restart|prove|autopsy|up|down)\b(?: --local\b)?(?! -f\b)")
+NAMED = re.compile(r"\bshoal (ask|status|logs|events|restart|prove|autopsy|up|down)\b(?: --local\b)?(?! -f\b)")
 WRONG_KEY = "the key of this cluster is missing or wrong"
 
 
@@ -49,6 +50,10 @@ class Far:
     def order(self, how: str) -> None:
         """Order a restart."""
         reach.restart(self.head, self.plan, how)
+
+    def ask(self, question: str, max_tokens: int, temperature: float) -> Answer:
+        """The model's answer, whole."""
+        return reach.ask(self.head, self.plan, question, max_tokens, temperature)
 
     def prove(self, wish: Wish) -> tuple[Proof, list[str]]:
         """The verdict on the traffic, and what was said on the way to it."""

@@ -29,13 +29,16 @@ def test_the_sign_stands_until_it_is_taken_down(tmp_path: Path) -> None:
     async def stands() -> None:
         sign = put_up(NODE, tmp_path)
         assert sign is not None
-        assert psutil.Process(sign.pid).cmdline() == list(argv(NODE))
+        process = psutil.Process(sign.pid)
+        while not (words := process.cmdline()):  # one just started has no command line yet
+            await asyncio.sleep(0.01)
+        assert words == list(argv(NODE))
         assert put_up(NODE, tmp_path) is None
         await sign.stop(2.0)
         assert sign.code is not None
         assert not psutil.pid_exists(sign.pid)
 
-    asyncio.run(stands())
+    asyncio.run(asyncio.wait_for(stands(), 30))
 
 
 def test_no_sign_for_a_node_that_is_not_known(tmp_path: Path) -> None:

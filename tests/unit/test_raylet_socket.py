@@ -9,8 +9,9 @@ import pytest
 
 from shoal.agent.raylet_socket import OPTION, RayletSocket
 
-# A process with a child, as `ray start` has a raylet: it says when the child is there.
-PARENT = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'input()', *sys.argv[1:]]); print(flush=True); p.wait()"  # fmt: skip # noqa: E501
+# A process with a child, as `ray start` has a raylet. The child says that it is there: a process just started has no
+# command line yet.
+PARENT = "import subprocess, sys; subprocess.call([sys.executable, '-c', 'print(flush=True); input()', *sys.argv[1:]])"
 
 
 @pytest.fixture

@@ -107,6 +107,14 @@ async def test_own_session(tmp_path: Path) -> None:
         assert os.getsid(child.pid) == child.pid
 
 
+async def test_what_is_born_while_it_ends_ends_too(tmp_path: Path) -> None:
+    """A process that a child starts only when it is told to end is ended with it."""
+    async with shell("trap 'sleep 60 & echo $!; exit' TERM; echo up; while :; do sleep 0.02; done", tmp_path) as child:
+        await until(lambda: child.output() == "up\n", child)
+        await child.stop(5.0)
+        assert gone(int(child.output().split()[1]))
+
+
 async def test_output_is_its_own(tmp_path: Path) -> None:
     """The log is appended to, and a child's output is only what it printed itself, at most the last bytes asked for."""
     (tmp_path / "log").write_text("of an earlier run\n")

@@ -14,8 +14,8 @@ from typing import BinaryIO
 import psutil
 
 PR_SET_PDEATHSIG = 1
-KILL = int(signal.SIGKILL)
 PR_SET_CHILD_SUBREAPER = 36
+KILL = int(signal.SIGKILL)
 LONGEST = 1 << 20
 # Ids of children whose exit codes are collected by their Child.
 _OWN: set[int] = set()
@@ -125,7 +125,7 @@ class Child:
 
     async def stop(self, grace: float) -> None:
         """TERM, wait ``grace`` seconds, KILL; then the same for every descendant that is left."""
-        family = descendants(self.pid) if self.code is None else orphans(self.pid)
+        family = descendants(self.pid) if self.code is None else []
         if self.code is None:
             _signal(self.pid, signal.SIGTERM)
             await self.wait(grace)
@@ -133,7 +133,8 @@ class Child:
             family += descendants(self.pid)
             _signal(self.pid, signal.SIGKILL)
             await self.wait(5)
-        await end_all(family, grace=1.0)
+        # One that was born since TERM is in no list yet, but in the session.
+        await end_all(list({*family, *orphans(self.pid)}), grace=1.0)
 
 
 def descendants(pid: int) -> list[psutil.Process]:

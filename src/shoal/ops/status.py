@@ -13,7 +13,7 @@ from shoal.host.base import Host
 from shoal.ops import local
 from shoal.ops.fleet import reach
 from shoal.ops.fleet.desk import desk
-from shoal.ops.fleet.planning import look, open_file, together
+from shoal.ops.fleet.planning import look, open_file, require_any
 from shoal.ops.fleet.running import Standings, able, plan_of
 from shoal.ops.snapshot import snapshot
 from shoal.plan.fleet import API_KEY, FleetPlan, NodeDeployment
@@ -67,9 +67,7 @@ class FarStatus:
             return status
         rest = self._look([name for name in self._hosts if name not in heads])
         standings = {**first, **rest}
-        lost = {name: answer for name, answer in standings.items() if isinstance(answer, ShoalError)}
-        if len(lost) == len(standings):
-            raise together(lost, len(lost))
+        require_any(standings)
         status = status or self._told(rest)
         if status is not None:
             return explained(status, standings)

@@ -71,6 +71,13 @@ def every(hosts: Sequence[Host], answers: Sequence[T | ShoalError]) -> dict[str,
     raise together(lost, len(hosts))
 
 
+def require_any(answers: Mapping[str, object]) -> None:
+    """Raise the error of all hosts where none has another answer than that."""
+    lost = {name: answer for name, answer in answers.items() if isinstance(answer, ShoalError)}
+    if lost and len(lost) == len(answers):
+        raise together(lost, len(lost))
+
+
 def together(lost: Mapping[str, ShoalError], count: int) -> ShoalError:
     """One error of several hosts'."""
     first = next(iter(lost.values()))

@@ -85,7 +85,7 @@ def live(head: Host, plan: FleetPlan) -> ClusterLive:
     Raises:
         ShoalError: the head's agent does not answer, or the head could not be asked.
     """
-    question = {"record": record(plan, 0).model_dump(mode="json"), "live": True}
+    question = _seen_from(plan, plan.head) | {"live": True}
     return _part(head, _ask(head, plan, question, PATIENCE, plan.head), "live", ClusterLive)
 
 
@@ -149,8 +149,7 @@ def ask(head: Host, plan: FleetPlan, question: str, max_tokens: int = 64, temper
         ShoalError: it does not answer, or the head could not be asked.
     """
     began = time.time()
-    asked = {"record": record(plan, 0).model_dump(mode="json"), "ask": question, "max_tokens": max_tokens}
-    asked |= {"temperature": temperature}
+    asked = _seen_from(plan, plan.head) | {"ask": question, "max_tokens": max_tokens, "temperature": temperature}
     found = _ask(head, plan, asked, ANSWERS_WITHIN, plan.head)["answer"]
     return Answer(str(found["text"]), int(found["tokens"]), float(found.get("seconds") or time.time() - began))
 

@@ -13,7 +13,7 @@ from shoal.errors import HostError, NotRunning, ShoalError
 from shoal.host.base import Host
 from shoal.host.fanout import fanout
 from shoal.ops.fleet import reach
-from shoal.ops.fleet.planning import every, look, open_file, together
+from shoal.ops.fleet.planning import every, look, open_file, require_any
 from shoal.ops.logs import Troubles
 from shoal.ops.prove import Wish
 from shoal.plan.fleet import FleetPlan, NodeDeployment
@@ -101,9 +101,7 @@ def standings_of(spec: ClusterSpec, hosts: Mapping[str, Host]) -> Standings:
         HostError: none can be asked.
     """
     found = dict(zip(hosts, look(spec, tuple(hosts.values())), strict=True))
-    lost = {name: answer for name, answer in found.items() if isinstance(answer, ShoalError)}
-    if len(lost) == len(found):
-        raise together(lost, len(found))
+    require_any(found)
     return found
 
 
@@ -159,12 +157,11 @@ def events(file: Path, note: Callable[[str], None]) -> Callable[[float], list[En
     asked = [hosts[name] for name in nodes]
 
     def read(since: float) -> list[Entry]:
-        answers = fanout(asked, lambda host: reach.events(host, plan, nodes[host.name], since), deadline=DEADLINE)
-        for host, answer in zip(asked, answers, strict=True):
-            troubles.heard(host.name, answer if isinstance(answer, ShoalError) else None)
-        lost = {host.name: one for host, one in zip(asked, answers, strict=True) if isinstance(one, ShoalError)}
-        if len(lost) == len(asked):
-            raise together(lost, len(asked))
-        return journal.merge(answer for answer in answers if not isinstance(answer, ShoalError))
+        told = fanout(asked, lambda host: reach.events(host, plan, nodes[host.name], since), deadline=DEADLINE)
+        answers = dict(zip(nodes, told, strict=True))
+        for name, answer in answers.items():
+            troubles.heard(name, answer if isinstance(answer, ShoalError) else None)
+        require_any(answers)
+        return journal.merge(answer for answer in told if not isinstance(answer, ShoalError))
 
     return read
